@@ -1,0 +1,286 @@
+//! The storage that every core stands on: an ordered key-value store with atomic batches.
+//!
+//! [`Store`] is what a backend implements; [`Tx`] is what the cores see: reads go through to the
+//! backend, writes stay in memory until [`Tx::commit`] hands them over as one batch. Dropping a
+//! [`Tx`] forgets them. A write that does not change the stored value is left out of the batch
+//! (REQ-071). This module must never open a file; backends that do live with their drivers.
+//!
+//! Inputs: [`Tx::put`], [`Tx::delete`], [`Tx::commit`]. Getters: [`Tx::get`], [`Tx::scan`].
+
+pub mod conformance;
+mod memory;
+#[cfg(feature = "sqlite")]
+mod sqlite;
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+
+pub use memory::{Crash, MemoryStore};
+#[cfg(feature = "sqlite")]
+pub use sqlite::SqliteStore;
+
+/// A table of the store: keys of different spaces never meet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Space(pub u8);
+
+/// What can go wrong in a backend.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// The backend failed; nothing of the batch was applied.
+    #[error("the store failed: {reason}")]
+    Backend {
+        /// What the backend said; holds no keys and no values.
+        reason: String,
+    },
+    /// There is no room left; nothing of the batch was applied.
+    #[error("the disk is full")]
+    Full,
+    /// Stored bytes are not what was written.
+    #[error("the store is damaged: {reason}")]
+    Corrupt {
+        /// Which part, without its content.
+        reason: &'static str,
+    },
+}
+
+/// One change of a batch. `value: None` deletes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Write {
+    /// The table.
+    pub space: Space,
+    /// The key inside the table.
+    pub key: Vec<u8>,
+    /// The new value, or `None` to delete.
+    pub value: Option<Vec<u8>>,
+}
+
+/// An ordered key-value pair.
+pub type Pair = (Vec<u8>, Vec<u8>);
+
+/// A backend: reads, and batches that are applied wholly and durably or not at all.
+pub trait Store {
+    /// The value at `key`, if there is one.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the backend cannot read.
+    fn read(&self, space: Space, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError>;
+
+    /// Up to `limit` pairs whose keys start with `prefix` and are greater than or equal to `from`, in key order.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the backend cannot read.
+    fn range(
+        &self,
+        space: Space,
+        prefix: &[u8],
+        from: &[u8],
+        limit: usize,
+    ) -> Result<Vec<Pair>, StoreError>;
+
+    /// Applies all writes in order, durably, or none of them.
+    ///
+    /// # Errors
+    /// [`StoreError`] when nothing was applied.
+    fn apply(&mut self, writes: &[Write]) -> Result<(), StoreError>;
+}
+
+impl<S: Store + ?Sized> Store for Box<S> {
+    fn read(&self, space: Space, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        (**self).read(space, key)
+    }
+    fn range(
+        &self,
+        space: Space,
+        prefix: &[u8],
+        from: &[u8],
+        limit: usize,
+    ) -> Result<Vec<Pair>, StoreError> {
+        (**self).range(space, prefix, from, limit)
+    }
+    fn apply(&mut self, writes: &[Write]) -> Result<(), StoreError> {
+        (**self).apply(writes)
+    }
+}
+
+type Overlay = BTreeMap<(Space, Vec<u8>), Option<Vec<u8>>>;
+
+/// A write-behind transaction over a [`Store`].
+///
+/// Interior mutability lets openmls's storage trait, whose methods take `&self`, write into it.
+pub struct Tx<'s> {
+    store: &'s dyn Store,
+    overlay: RefCell<Overlay>,
+}
+
+impl std::fmt::Debug for Tx<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Tx({} writes)", self.overlay.borrow().len())
+    }
+}
+
+impl<'s> Tx<'s> {
+    /// Opens a transaction; the store must not be written by others while it lives.
+    pub fn new(store: &'s dyn Store) -> Self {
+        Self {
+            store,
+            overlay: RefCell::default(),
+        }
+    }
+
+    /// The value at `key` as this transaction sees it.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the backend cannot read.
+    pub fn get(&self, space: Space, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        if let Some(value) = self.overlay.borrow().get(&(space, key.to_vec())) {
+            return Ok(value.clone());
+        }
+        self.store.read(space, key)
+    }
+
+    /// Sets the value at `key`.
+    pub fn put(&self, space: Space, key: impl Into<Vec<u8>>, value: impl Into<Vec<u8>>) {
+        self.overlay
+            .borrow_mut()
+            .insert((space, key.into()), Some(value.into()));
+    }
+
+    /// Removes the value at `key`, if there is one.
+    pub fn delete(&self, space: Space, key: impl Into<Vec<u8>>) {
+        self.overlay.borrow_mut().insert((space, key.into()), None);
+    }
+
+    /// All pairs whose keys start with `prefix`, in key order.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the backend cannot read.
+    pub fn scan(&self, space: Space, prefix: &[u8]) -> Result<Vec<Pair>, StoreError> {
+        self.scan_from(space, prefix, prefix, usize::MAX)
+    }
+
+    /// Up to `limit` pairs whose keys start with `prefix` and are not below `from`, in key order.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the backend cannot read.
+    pub fn scan_from(
+        &self,
+        space: Space,
+        prefix: &[u8],
+        from: &[u8],
+        limit: usize,
+    ) -> Result<Vec<Pair>, StoreError> {
+        let overlay = self.overlay.borrow();
+        let start = from.max(prefix).to_vec();
+        let ours: Vec<_> = overlay
+            .range((space, start.clone())..)
+            .take_while(|((s, k), _)| *s == space && k.starts_with(prefix))
+            .collect();
+        // Rows that we shadow do not count towards the limit of what is read below.
+        let stored = self
+            .store
+            .range(space, prefix, &start, limit.saturating_add(ours.len()))?;
+        if ours.is_empty() {
+            return Ok(stored);
+        }
+        let mut merged: BTreeMap<Vec<u8>, Vec<u8>> = stored.into_iter().collect();
+        for ((_, key), value) in ours {
+            match value {
+                Some(value) => merged.insert(key.clone(), value.clone()),
+                None => merged.remove(key),
+            };
+        }
+        Ok(merged.into_iter().take(limit).collect())
+    }
+
+    /// Whether anything was written.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.overlay.borrow().is_empty()
+    }
+
+    /// Ends the transaction and returns what it changes, without the writes that change nothing.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the backend cannot be read for the comparison.
+    pub fn into_batch(self) -> Result<Vec<Write>, StoreError> {
+        let mut batch = Vec::new();
+        for ((space, key), value) in self.overlay.into_inner() {
+            if self.store.read(space, &key)? != value {
+                batch.push(Write { space, key, value });
+            }
+        }
+        Ok(batch)
+    }
+}
+
+/// Ends the transaction `tx` and applies it to `store` in one batch.
+///
+/// # Errors
+/// [`StoreError`]; nothing was applied.
+pub fn commit<S: Store + ?Sized>(store: &mut S, batch: &[Write]) -> Result<(), StoreError> {
+    if batch.is_empty() {
+        return Ok(());
+    }
+    store.apply(batch)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SPACE: Space = Space(1);
+
+    #[test]
+    fn a_dropped_transaction_leaves_no_trace() {
+        let store = MemoryStore::default();
+        let tx = Tx::new(&store);
+        tx.put(SPACE, *b"a", *b"1");
+        drop(tx);
+        assert_eq!(store.read(SPACE, b"a").expect("read"), None);
+    }
+
+    /// REQ-071: what did not change is not written.
+    #[test]
+    fn unchanged_values_are_left_out_of_the_batch() {
+        let mut store = MemoryStore::default();
+        store
+            .apply(&[Write {
+                space: SPACE,
+                key: b"a".to_vec(),
+                value: Some(b"1".to_vec()),
+            }])
+            .expect("apply");
+        let tx = Tx::new(&store);
+        tx.put(SPACE, *b"a", *b"1");
+        tx.put(SPACE, *b"b", *b"2");
+        tx.delete(SPACE, *b"c");
+        let batch = tx.into_batch().expect("batch");
+        assert_eq!(batch.len(), 1);
+        assert_eq!(batch[0].key, b"b");
+    }
+
+    #[test]
+    fn a_scan_merges_what_is_stored_with_what_is_pending() {
+        let mut store = MemoryStore::default();
+        let row = |k: &[u8], v: &[u8]| Write {
+            space: SPACE,
+            key: k.to_vec(),
+            value: Some(v.to_vec()),
+        };
+        store
+            .apply(&[row(b"k1", b"1"), row(b"k2", b"2"), row(b"x", b"9")])
+            .expect("apply");
+        let tx = Tx::new(&store);
+        tx.delete(SPACE, *b"k1");
+        tx.put(SPACE, *b"k3", *b"3");
+        let keys: Vec<_> = tx
+            .scan(SPACE, b"k")
+            .expect("scan")
+            .into_iter()
+            .map(|(k, _)| k)
+            .collect();
+        assert_eq!(keys, [b"k2".to_vec(), b"k3".to_vec()]);
+        assert_eq!(tx.scan_from(SPACE, b"k", b"k", 1).expect("scan").len(), 1);
+    }
+}

@@ -1,0 +1,166 @@
+//! The store on SQLite: one table, opened (and keyed, where it is SQLCipher) by the caller.
+
+use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
+
+use super::{Pair, Space, Store, StoreError, Write};
+
+/// A [`Store`] over a connection that the caller has opened.
+#[derive(Debug)]
+pub struct SqliteStore {
+    connection: Connection,
+}
+
+/// The layout's version, kept in `user_version`.
+const LAYOUT: i64 = 1;
+
+impl From<rusqlite::Error> for StoreError {
+    fn from(error: rusqlite::Error) -> Self {
+        match error.sqlite_error_code() {
+            Some(ErrorCode::DiskFull) => Self::Full,
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => Self::Corrupt {
+                reason: "the file is not a database that this key opens",
+            },
+            _ => Self::Backend {
+                reason: error.to_string(),
+            },
+        }
+    }
+}
+
+impl SqliteStore {
+    /// Takes over an open connection, sets WAL with `synchronous=FULL` and makes the table if it is missing (REQ-070).
+    ///
+    /// # Errors
+    /// [`StoreError::Corrupt`] for a file that is no database of ours, [`StoreError::Backend`] for a newer layout.
+    pub fn new(connection: Connection) -> Result<Self, StoreError> {
+        connection.pragma_update(None, "journal_mode", "WAL")?;
+        connection.pragma_update(None, "synchronous", "FULL")?;
+        connection.pragma_update(None, "temp_store", "MEMORY")?;
+        let found: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+        match found {
+            0 => {
+                connection.execute_batch(
+                    "BEGIN;
+                     CREATE TABLE kv (space INTEGER NOT NULL, key BLOB NOT NULL, value BLOB NOT NULL,
+                                      PRIMARY KEY (space, key)) WITHOUT ROWID;
+                     PRAGMA user_version = 1;
+                     COMMIT;",
+                )?;
+            }
+            LAYOUT => {}
+            newer => {
+                return Err(StoreError::Backend {
+                    reason: format!("layout {newer} is newer than this program knows ({LAYOUT})"),
+                });
+            }
+        }
+        Ok(Self { connection })
+    }
+
+    /// Reads every page and row; `Ok` when the file is whole.
+    ///
+    /// # Errors
+    /// [`StoreError::Corrupt`] when it is not.
+    pub fn check(&self) -> Result<(), StoreError> {
+        let verdict: String = self
+            .connection
+            .query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))?;
+        if verdict == "ok" {
+            Ok(())
+        } else {
+            Err(StoreError::Corrupt {
+                reason: "the integrity check failed",
+            })
+        }
+    }
+}
+
+/// The first key after all that start with `prefix`, or `None` when there is no such key.
+fn after(prefix: &[u8]) -> Option<Vec<u8>> {
+    let mut end = prefix.to_vec();
+    while let Some(last) = end.pop() {
+        if last < u8::MAX {
+            end.push(last + 1);
+            return Some(end);
+        }
+    }
+    None
+}
+
+impl Store for SqliteStore {
+    fn read(&self, space: Space, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        Ok(self
+            .connection
+            .prepare_cached("SELECT value FROM kv WHERE space = ?1 AND key = ?2")?
+            .query_row(params![space.0, key], |row| row.get(0))
+            .optional()?)
+    }
+
+    fn range(
+        &self,
+        space: Space,
+        prefix: &[u8],
+        from: &[u8],
+        limit: usize,
+    ) -> Result<Vec<Pair>, StoreError> {
+        let start = from.max(prefix);
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let read = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?));
+        let pairs = if let Some(end) = after(prefix) {
+            self.connection
+                .prepare_cached(
+                    "SELECT key, value FROM kv WHERE space = ?1 AND key >= ?2 AND key < ?3 ORDER BY key LIMIT ?4",
+                )?
+                .query_map(params![space.0, start, end, limit], read)?
+                .collect::<Result<_, _>>()?
+        } else {
+            self.connection
+                .prepare_cached(
+                    "SELECT key, value FROM kv WHERE space = ?1 AND key >= ?2 ORDER BY key LIMIT ?3",
+                )?
+                .query_map(params![space.0, start, limit], read)?
+                .collect::<Result<_, _>>()?
+        };
+        Ok(pairs)
+    }
+
+    fn apply(&mut self, writes: &[Write]) -> Result<(), StoreError> {
+        let transaction = self.connection.transaction()?;
+        {
+            let mut put = transaction
+                .prepare_cached("INSERT OR REPLACE INTO kv (space, key, value) VALUES (?1, ?2, ?3)")?;
+            let mut delete =
+                transaction.prepare_cached("DELETE FROM kv WHERE space = ?1 AND key = ?2")?;
+            for write in writes {
+                match &write.value {
+                    Some(value) => put.execute(params![write.space.0, write.key, value])?,
+                    None => delete.execute(params![write.space.0, write.key])?,
+                };
+            }
+        }
+        transaction.commit()?;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn conforms() {
+        super::super::conformance::run(|| {
+            SqliteStore::new(Connection::open_in_memory().expect("open")).expect("layout")
+        });
+    }
+
+    #[test]
+    fn a_newer_layout_is_refused_untouched() {
+        let connection = Connection::open_in_memory().expect("open");
+        connection
+            .pragma_update(None, "user_version", 9)
+            .expect("pragma");
+        let error = SqliteStore::new(connection).expect_err("newer layout");
+        assert!(error.to_string().contains("newer"));
+    }
+}
