@@ -184,7 +184,10 @@ mod tests {
             JoinLink::parse(&text[..text.len() - 4]),
             Err(LinkError::Damaged)
         );
-        assert_eq!(JoinLink::parse("mortise://join/Ag"), Err(LinkError::Version));
+        assert_eq!(
+            JoinLink::parse("mortise://join/Ag"),
+            Err(LinkError::Version)
+        );
     }
 
     /// REQ-021: the key depends on the secret and on the invitation.

@@ -24,8 +24,18 @@ pub enum KeyError {
 
 /// An Ed25519 public key (RFC 8032), 32 bytes.
 #[derive(
-    Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, TlsSerialize,
-    TlsDeserialize, TlsSize,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Serialize,
+    Deserialize,
+    TlsSerialize,
+    TlsDeserialize,
+    TlsSize,
 )]
 pub struct PublicKey(pub [u8; 32]);
 
@@ -47,8 +57,7 @@ impl fmt::Debug for Signature {
 
 impl PublicKey {
     fn dalek(&self) -> Result<ed25519_dalek::VerifyingKey, KeyError> {
-        let key =
-            ed25519_dalek::VerifyingKey::from_bytes(&self.0).map_err(|_| KeyError::BadKey)?;
+        let key = ed25519_dalek::VerifyingKey::from_bytes(&self.0).map_err(|_| KeyError::BadKey)?;
         if key.is_weak() {
             return Err(KeyError::BadKey);
         }
@@ -133,8 +142,19 @@ impl SigningKey {
 
 /// The public half of a sealing key, in Edwards form; HPKE uses its Montgomery form (REQ-013).
 #[derive(
-    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-    TlsSerialize, TlsDeserialize, TlsSize,
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Serialize,
+    Deserialize,
+    TlsSerialize,
+    TlsDeserialize,
+    TlsSize,
 )]
 pub struct SealPublicKey(pub PublicKey);
 
@@ -234,6 +254,9 @@ mod tests {
     #[test]
     fn secrets_do_not_print() {
         assert_eq!(format!("{:?}", key(1)), "SigningKey(secret)");
-        assert_eq!(format!("{:?}", SealSecret::new(key(1))), "SealSecret(secret)");
+        assert_eq!(
+            format!("{:?}", SealSecret::new(key(1))),
+            "SealSecret(secret)"
+        );
     }
 }

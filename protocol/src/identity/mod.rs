@@ -119,6 +119,9 @@ mod tests {
     #[test]
     fn trailing_bytes_are_refused() {
         assert_eq!(decode::<u16>(&[0, 1]), Ok(1));
-        assert_eq!(decode::<u16>(&[0, 1, 2]), Err(tls_codec::Error::TrailingData));
+        assert_eq!(
+            decode::<u16>(&[0, 1, 2]),
+            Err(tls_codec::Error::TrailingData)
+        );
     }
 }

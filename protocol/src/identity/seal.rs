@@ -125,7 +125,9 @@ impl DirectoryKey {
 }
 
 /// The directory key, sealed by one device (`filler`) to another (REQ-031).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, TlsSerialize, TlsDeserialize, TlsSize)]
+#[derive(
+    Clone, Debug, PartialEq, Eq, Serialize, Deserialize, TlsSerialize, TlsDeserialize, TlsSize,
+)]
 pub struct Slot {
     /// Whom it is for.
     pub device: DeviceId,

@@ -62,9 +62,9 @@ impl SqliteStore {
     /// # Errors
     /// [`StoreError::Corrupt`] when it is not.
     pub fn check(&self) -> Result<(), StoreError> {
-        let verdict: String = self
-            .connection
-            .query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))?;
+        let verdict: String =
+            self.connection
+                .query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))?;
         if verdict == "ok" {
             Ok(())
         } else {
@@ -127,8 +127,9 @@ impl Store for SqliteStore {
     fn apply(&mut self, writes: &[Write]) -> Result<(), StoreError> {
         let transaction = self.connection.transaction()?;
         {
-            let mut put = transaction
-                .prepare_cached("INSERT OR REPLACE INTO kv (space, key, value) VALUES (?1, ?2, ?3)")?;
+            let mut put = transaction.prepare_cached(
+                "INSERT OR REPLACE INTO kv (space, key, value) VALUES (?1, ?2, ?3)",
+            )?;
             let mut delete =
                 transaction.prepare_cached("DELETE FROM kv WHERE space = ?1 AND key = ?2")?;
             for write in writes {
