@@ -5,5 +5,6 @@
 
 pub mod group;
 pub mod identity;
+pub mod roster;
 pub mod store;
 pub mod wire;
