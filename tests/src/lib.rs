@@ -1,1 +1,3 @@
-//! Tests.
+//! Everything that tries to break Mortise: the simulated world and the checks of the house.
+
+pub mod world;
