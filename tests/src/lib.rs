@@ -1,1 +1,3 @@
-//! Tests.
+//! Everything that tries to break Mortise, and the checks of its own house.
+
+pub mod house;
