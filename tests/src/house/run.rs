@@ -154,7 +154,10 @@ fn print_text(name: &str, ms: u128, outcome: &Outcome) {
             println!("FAIL  {name:<20} {ms:>7} ms");
             let width = findings.iter().map(|f| f.place.len()).max().unwrap_or(0);
             for Finding { place, what } in findings {
-                println!("        {place:<width$}  {what}");
+                match place.as_str() {
+                    "" => println!("        {what}"),
+                    _ => println!("        {place:<width$}  {what}"),
+                }
             }
         }
     }
