@@ -8,6 +8,7 @@ mod frame;
 pub mod limits;
 pub mod log;
 
+pub use crate::roster::Head as RosterHead;
 pub use frame::{FRAME_HEADER_BYTES, FrameError, decode_frame_length, encode_frame};
 pub use log::{AccessProof, ConnectionBinding, LogRecord, Purpose, RecordBody};
 
@@ -53,15 +54,6 @@ pub struct ClientToRelay {
     pub id: RequestId,
     /// The question.
     pub request: Request,
-}
-
-/// A position in the roster.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, TlsSerialize, TlsDeserialize, TlsSize)]
-pub struct RosterHead {
-    /// Position.
-    pub seq: RosterSeq,
-    /// Hash of the entry there.
-    pub hash: Hash,
 }
 
 /// Every question that a device may ask. Discriminants are spaced by topic and leave room.
