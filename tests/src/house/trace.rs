@@ -8,20 +8,22 @@ use super::source::Source;
 
 const MARK: &str = "REQ-";
 
-/// The requirements that the specification defines: lines that begin with the id in bold.
+/// The requirements that the specification defines: lines that begin with the id, alone, in bold.
 ///
 /// # Errors
-/// A requirement that is defined twice.
+/// A requirement that is defined twice, or a line that begins like a definition and is none.
 pub fn definitions(spec: &str) -> Result<BTreeMap<String, usize>, Finding> {
     let mut defined = BTreeMap::new();
     for (n, line) in spec.lines().enumerate() {
-        let Some(id) = line
-            .strip_prefix("**")
-            .and_then(|rest| rest.split_once("**"))
-            .map(|(id, _)| id)
-            .filter(|id| ids(id).next() == Some(*id))
-        else {
+        let Some(rest) = line.strip_prefix("**").filter(|l| l.starts_with(MARK)) else {
             continue;
+        };
+        let Some((id, _)) = rest
+            .split_once("**")
+            .filter(|(id, _)| ids(id).next() == Some(*id))
+        else {
+            let what = "begins like a definition and is none: the id alone must be in bold";
+            return Err(Finding::new(format!("line {}", n + 1), what));
         };
         if let Some(first) = defined.insert(id.to_owned(), n + 1) {
             let what = format!("defined twice: lines {first} and {}", n + 1);
@@ -154,5 +156,7 @@ mod tests {
         assert_eq!(defined.into_iter().collect::<Vec<_>>(), [(req(902), 3)]);
         let twice = format!("**{0}** x\n**{0}** y\n", req(901));
         assert!(definitions(&twice).is_err());
+        let titled = format!("**{} (title)** x\n", req(901));
+        assert!(definitions(&titled).is_err());
     }
 }
