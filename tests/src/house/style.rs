@@ -151,14 +151,7 @@ fn grouped_imports(source: &Source) -> Vec<(usize, String)> {
 }
 
 fn panics(source: &Source) -> Vec<(usize, String)> {
-    let patterns = [
-        ".unwrap()",
-        "panic!",
-        "todo!",
-        "unimplemented!",
-        "unreachable!",
-        "dbg!",
-    ];
+    let patterns = [".unwrap()", "panic!", "todo!", "unimplemented!", "dbg!"];
     lines_with(source, &patterns, |n| !source.test[n])
 }
 
