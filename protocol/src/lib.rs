@@ -4,5 +4,6 @@
 //! randomness are arguments. The two documented exceptions come with openmls (see `ARCHITECTURE.md`).
 
 pub mod identity;
+pub mod roster;
 pub mod store;
 pub mod wire;
