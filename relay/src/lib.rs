@@ -1,1 +1,3 @@
 //! The Mortise relay.
+
+pub mod core;
