@@ -297,7 +297,7 @@ fn a_roster_that_is_behind_is_refused() {
         let seq = RosterSeq(seq);
         (seq, r.world.roster.hash_at(seq).expect("there"))
     };
-    let mut say = |r: &mut Room, s: (RosterSeq, Hash)| {
+    let say = |r: &mut Room, s: (RosterSeq, Hash)| {
         let message = r.group.message_at(ContentType::Application, s, 32);
         let body = RecordBody::Message(encode(&message).into());
         let submission = r.group.submission(r.conn, &body);

@@ -296,7 +296,7 @@ fn entries_are_pushed_to_admitted_connections_only() {
         entry: entry.bytes().to_vec().into(),
         positions: Vec::new(),
     };
-    assert_eq!(world.pushes(owner), [push.clone()]);
+    assert_eq!(world.pushes(owner), std::slice::from_ref(&push));
     assert_eq!(world.pushes(member), [push]);
     assert_eq!(world.pushes(stranger), []);
 }
