@@ -8,7 +8,7 @@ use rand::RngCore;
 use tls_codec::{TlsDeserialize, TlsSerialize, TlsSize, VLByteVec};
 use zeroize::{Zeroize, Zeroizing};
 
-use super::{Hash, InvitationId, OrgId, RosterSeq, SigningKey, decode, encode};
+use super::{Hash, InvitationId, OrgId, PublicKey, RosterSeq, SigningKey, UserId, decode, encode};
 
 /// Argon2id memory, KiB (REQ-021).
 pub(super) const ARGON2_MEMORY_KIB: u32 = 64 * 1024;
@@ -21,9 +21,12 @@ const SCHEME: &str = "mortise://join/";
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum LinkError {
-    /// It does not start with `mortise://join/`.
-    #[error("not an invitation link: it must start with {SCHEME}")]
-    Scheme,
+    /// It is no link of this kind.
+    #[error("not such a link: it must start with {scheme}")]
+    Scheme {
+        /// What it must start with.
+        scheme: &'static str,
+    },
     /// It was cut or changed on the way.
     #[error("the invitation link is damaged or incomplete; copy it again, whole")]
     Damaged,
@@ -54,6 +57,12 @@ impl InvitationSecret {
         let mut bytes = [0; 32];
         rng.fill_bytes(&mut bytes);
         Self(bytes)
+    }
+
+    /// The secret's bytes, for the one place that sends or hashes them.
+    #[must_use]
+    pub fn dangerous_bytes(&self) -> &[u8; 32] {
+        &self.0
     }
 }
 
@@ -89,6 +98,8 @@ pub struct JoinLink {
     pub pin_seq: RosterSeq,
     /// Its hash.
     pub pin_hash: Hash,
+    /// Whom it is for.
+    pub user: UserId,
     /// The invitation.
     pub invitation: InvitationId,
     /// The capability.
@@ -103,6 +114,7 @@ struct LinkBody {
     org: OrgId,
     pin_seq: RosterSeq,
     pin_hash: Hash,
+    user: UserId,
     invitation: InvitationId,
     secret: [u8; 32],
 }
@@ -111,13 +123,20 @@ impl JoinLink {
     /// The link as text.
     #[must_use]
     pub fn to_text(&self) -> Zeroizing<String> {
+        self.at(&self.relay, self.relay_key)
+    }
+
+    /// The link as text, leading to this relay.
+    #[must_use]
+    pub fn at(&self, relay: &str, relay_key: Hash) -> Zeroizing<String> {
         let body = Zeroizing::new(encode(&LinkBody {
             version: 1,
-            relay: VLByteVec::from(self.relay.as_bytes().to_vec()),
-            relay_key: self.relay_key,
+            relay: VLByteVec::from(relay.as_bytes().to_vec()),
+            relay_key,
             org: self.org,
             pin_seq: self.pin_seq,
             pin_hash: self.pin_hash,
+            user: self.user,
             invitation: self.invitation,
             secret: self.secret.0,
         }));
@@ -129,16 +148,7 @@ impl JoinLink {
     /// # Errors
     /// [`LinkError`].
     pub fn parse(text: &str) -> Result<Self, LinkError> {
-        let text = text.trim().strip_prefix(SCHEME).ok_or(LinkError::Scheme)?;
-        let bytes = Zeroizing::new(
-            BASE64URL_NOPAD
-                .decode(text.as_bytes())
-                .map_err(|_| LinkError::Damaged)?,
-        );
-        if bytes.first().is_some_and(|v| *v != 1) {
-            return Err(LinkError::Version);
-        }
-        let body: LinkBody = decode(&bytes).map_err(|_| LinkError::Damaged)?;
+        let body: LinkBody = parse_link(text, SCHEME)?;
         Ok(Self {
             relay: String::from_utf8(body.relay.as_slice().to_vec())
                 .map_err(|_| LinkError::Damaged)?,
@@ -146,10 +156,83 @@ impl JoinLink {
             org: body.org,
             pin_seq: body.pin_seq,
             pin_hash: body.pin_hash,
+            user: body.user,
             invitation: body.invitation,
             secret: InvitationSecret(body.secret),
         })
     }
+}
+
+const CLAIM_SCHEME: &str = "mortise://claim/";
+
+/// What the operator of a relay gives to whoever may found an organisation there, once (REQ-024).
+///
+/// It holds a secret: no `Clone`, and `Debug` shows none of it.
+#[derive(Debug, PartialEq, Eq)]
+pub struct ClaimLink {
+    /// `host:port` of the relay.
+    pub relay: String,
+    /// SHA-256 of the SubjectPublicKeyInfo of the relay's certificate.
+    pub relay_key: Hash,
+    /// The key that the relay signs its statements with.
+    pub statement_key: PublicKey,
+    /// The one-time token; the relay stores its SHA-256.
+    pub token: InvitationSecret,
+}
+
+#[derive(TlsSerialize, TlsDeserialize, TlsSize)]
+struct ClaimBody {
+    version: u8,
+    relay: VLByteVec,
+    relay_key: Hash,
+    statement_key: PublicKey,
+    token: [u8; 32],
+}
+
+impl ClaimLink {
+    /// The link as text.
+    #[must_use]
+    pub fn to_text(&self) -> Zeroizing<String> {
+        let body = Zeroizing::new(encode(&ClaimBody {
+            version: 1,
+            relay: VLByteVec::from(self.relay.as_bytes().to_vec()),
+            relay_key: self.relay_key,
+            statement_key: self.statement_key,
+            token: self.token.0,
+        }));
+        Zeroizing::new(format!("{CLAIM_SCHEME}{}", BASE64URL_NOPAD.encode(&body)))
+    }
+
+    /// Reads a link.
+    ///
+    /// # Errors
+    /// [`LinkError`].
+    pub fn parse(text: &str) -> Result<Self, LinkError> {
+        let body: ClaimBody = parse_link(text, CLAIM_SCHEME)?;
+        Ok(Self {
+            relay: String::from_utf8(body.relay.as_slice().to_vec())
+                .map_err(|_| LinkError::Damaged)?,
+            relay_key: body.relay_key,
+            statement_key: body.statement_key,
+            token: InvitationSecret(body.token),
+        })
+    }
+}
+
+fn parse_link<T: tls_codec::Deserialize>(text: &str, scheme: &'static str) -> Result<T, LinkError> {
+    let text = text
+        .trim()
+        .strip_prefix(scheme)
+        .ok_or(LinkError::Scheme { scheme })?;
+    let bytes = Zeroizing::new(
+        BASE64URL_NOPAD
+            .decode(text.as_bytes())
+            .map_err(|_| LinkError::Damaged)?,
+    );
+    if bytes.first().is_some_and(|v| *v != 1) {
+        return Err(LinkError::Version);
+    }
+    decode(&bytes).map_err(|_| LinkError::Damaged)
 }
 
 #[cfg(test)]
@@ -163,6 +246,7 @@ mod tests {
             org: OrgId([2; 32]),
             pin_seq: RosterSeq(3),
             pin_hash: Hash([4; 32]),
+            user: UserId([7; 16]),
             invitation: InvitationId([5; 16]),
             secret: InvitationSecret([6; 32]),
         }
@@ -179,7 +263,10 @@ mod tests {
     #[test]
     fn a_bad_link_says_what_is_wrong_with_it() {
         let text = link().to_text();
-        assert_eq!(JoinLink::parse("https://x"), Err(LinkError::Scheme));
+        assert_eq!(
+            JoinLink::parse("https://x"),
+            Err(LinkError::Scheme { scheme: SCHEME })
+        );
         assert_eq!(
             JoinLink::parse(&text[..text.len() - 4]),
             Err(LinkError::Damaged)

@@ -12,7 +12,7 @@ pub use ids::{
     DeviceId, Epoch, GroupId, Hash, InvitationId, LogSeq, OrgId, OrgRootFingerprint, RosterSeq,
     UserId,
 };
-pub use invitation::{InvitationSecret, JoinLink, LinkError, derive_invitation_key};
+pub use invitation::{ClaimLink, InvitationSecret, JoinLink, LinkError, derive_invitation_key};
 pub use keys::{KeyError, PublicKey, SealPublicKey, SealSecret, Signature, SigningKey};
 pub use seal::{DirectoryKey, SealError, SealedProfile, Slot, open_slot, seal_slot};
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Pair, Space, Store, StoreError, Write};
+use super::{Pair, Reader, Space, Store, StoreError, Write};
 
 /// When the next batches of a [`MemoryStore`] fail, as a disk or a power cut would make them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -33,7 +33,7 @@ impl MemoryStore {
     }
 }
 
-impl Store for MemoryStore {
+impl Reader for MemoryStore {
     fn read(&self, space: Space, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
         Ok(self.rows.get(&(space, key.to_vec())).cloned())
     }
@@ -54,7 +54,9 @@ impl Store for MemoryStore {
             .map(|((_, k), v)| (k.clone(), v.clone()))
             .collect())
     }
+}
 
+impl Store for MemoryStore {
     fn apply(&mut self, writes: &[Write]) -> Result<(), StoreError> {
         match self.crash {
             Crash::AtBatch(0) => {

@@ -58,8 +58,8 @@ pub struct Write {
 /// An ordered key-value pair.
 pub type Pair = (Vec<u8>, Vec<u8>);
 
-/// A backend: reads, and batches that are applied wholly and durably or not at all.
-pub trait Store {
+/// Anything that can be read like a store: a backend, or a transaction that another nests in.
+pub trait Reader {
     /// The value at `key`, if there is one.
     ///
     /// # Errors
@@ -77,7 +77,10 @@ pub trait Store {
         from: &[u8],
         limit: usize,
     ) -> Result<Vec<Pair>, StoreError>;
+}
 
+/// A backend: reads, and batches that are applied wholly and durably or not at all.
+pub trait Store: Reader {
     /// Applies all writes in order, durably, or none of them.
     ///
     /// # Errors
@@ -85,7 +88,7 @@ pub trait Store {
     fn apply(&mut self, writes: &[Write]) -> Result<(), StoreError>;
 }
 
-impl<S: Store + ?Sized> Store for Box<S> {
+impl<S: Reader + ?Sized> Reader for Box<S> {
     fn read(&self, space: Space, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
         (**self).read(space, key)
     }
@@ -98,6 +101,9 @@ impl<S: Store + ?Sized> Store for Box<S> {
     ) -> Result<Vec<Pair>, StoreError> {
         (**self).range(space, prefix, from, limit)
     }
+}
+
+impl<S: Store + ?Sized> Store for Box<S> {
     fn apply(&mut self, writes: &[Write]) -> Result<(), StoreError> {
         (**self).apply(writes)
     }
@@ -109,7 +115,7 @@ type Overlay = BTreeMap<(Space, Vec<u8>), Option<Vec<u8>>>;
 ///
 /// Interior mutability lets openmls's storage trait, whose methods take `&self`, write into it.
 pub struct Tx<'s> {
-    store: &'s dyn Store,
+    below: &'s dyn Reader,
     overlay: RefCell<Overlay>,
 }
 
@@ -120,10 +126,12 @@ impl std::fmt::Debug for Tx<'_> {
 }
 
 impl<'s> Tx<'s> {
-    /// Opens a transaction; the store must not be written by others while it lives.
-    pub fn new(store: &'s dyn Store) -> Self {
+    /// Opens a transaction over a store, or nested in another transaction.
+    ///
+    /// What is below must not be written by others while it lives.
+    pub fn new(below: &'s dyn Reader) -> Self {
         Self {
-            store,
+            below,
             overlay: RefCell::default(),
         }
     }
@@ -136,7 +144,7 @@ impl<'s> Tx<'s> {
         if let Some(value) = self.overlay.borrow().get(&(space, key.to_vec())) {
             return Ok(value.clone());
         }
-        self.store.read(space, key)
+        self.below.read(space, key)
     }
 
     /// Sets the value at `key`.
@@ -178,7 +186,7 @@ impl<'s> Tx<'s> {
             .collect();
         // Rows that we shadow do not count towards the limit of what is read below.
         let stored = self
-            .store
+            .below
             .range(space, prefix, &start, limit.saturating_add(ours.len()))?;
         if ours.is_empty() {
             return Ok(stored);
@@ -206,7 +214,7 @@ impl<'s> Tx<'s> {
     pub fn into_batch(self) -> Result<Vec<Write>, StoreError> {
         let mut batch = Vec::new();
         for ((space, key), value) in self.overlay.into_inner() {
-            if self.store.read(space, &key)? != value {
+            if self.below.read(space, &key)? != value {
                 batch.push(Write { space, key, value });
             }
         }
@@ -214,7 +222,33 @@ impl<'s> Tx<'s> {
     }
 }
 
-/// Ends the transaction `tx` and applies it to `store` in one batch.
+impl Reader for Tx<'_> {
+    fn read(&self, space: Space, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        self.get(space, key)
+    }
+
+    fn range(
+        &self,
+        space: Space,
+        prefix: &[u8],
+        from: &[u8],
+        limit: usize,
+    ) -> Result<Vec<Pair>, StoreError> {
+        self.scan_from(space, prefix, from, limit)
+    }
+}
+
+impl Tx<'_> {
+    /// Takes over what a nested transaction has changed.
+    pub fn absorb(&self, batch: Vec<Write>) {
+        let mut overlay = self.overlay.borrow_mut();
+        for write in batch {
+            overlay.insert((write.space, write.key), write.value);
+        }
+    }
+}
+
+/// Applies a finished transaction's `batch` to `store`; an empty one costs nothing.
 ///
 /// # Errors
 /// [`StoreError`]; nothing was applied.
@@ -258,6 +292,23 @@ mod tests {
         let batch = tx.into_batch().expect("batch");
         assert_eq!(batch.len(), 1);
         assert_eq!(batch[0].key, b"b");
+    }
+
+    #[test]
+    fn a_nested_transaction_is_absorbed_or_forgotten() {
+        let store = MemoryStore::default();
+        let outer = Tx::new(&store);
+        outer.put(SPACE, *b"a", *b"1");
+        let inner = Tx::new(&outer);
+        inner.put(SPACE, *b"b", *b"2");
+        assert_eq!(inner.get(SPACE, b"a").expect("get"), Some(b"1".to_vec()));
+        drop(inner);
+        assert_eq!(outer.get(SPACE, b"b").expect("get"), None);
+        let inner = Tx::new(&outer);
+        inner.delete(SPACE, *b"a");
+        let batch = inner.into_batch().expect("batch");
+        outer.absorb(batch);
+        assert_eq!(outer.get(SPACE, b"a").expect("get"), None);
     }
 
     #[test]

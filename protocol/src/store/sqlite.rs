@@ -2,7 +2,7 @@
 
 use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
 
-use super::{Pair, Space, Store, StoreError, Write};
+use super::{Pair, Reader, Space, Store, StoreError, Write};
 
 /// A [`Store`] over a connection that the caller has opened.
 #[derive(Debug)]
@@ -87,7 +87,7 @@ fn after(prefix: &[u8]) -> Option<Vec<u8>> {
     None
 }
 
-impl Store for SqliteStore {
+impl Reader for SqliteStore {
     fn read(&self, space: Space, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
         Ok(self
             .connection
@@ -123,7 +123,9 @@ impl Store for SqliteStore {
         };
         Ok(pairs)
     }
+}
 
+impl Store for SqliteStore {
     fn apply(&mut self, writes: &[Write]) -> Result<(), StoreError> {
         let transaction = self.connection.transaction()?;
         {

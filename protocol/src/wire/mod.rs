@@ -9,13 +9,14 @@ mod frame;
 pub mod limits;
 pub mod log;
 
+pub use crate::roster::Head as RosterHead;
 pub use close::CloseCode;
 pub use frame::{FRAME_HEADER_BYTES, FrameError, decode_frame_length, encode_frame};
 pub use log::{AccessProof, ConnectionBinding, LogRecord, Purpose, RecordBody};
 
 use tls_codec::{TlsDeserialize, TlsSerialize, TlsSize, VLByteVec};
 
-use crate::identity::{DeviceId, Epoch, GroupId, Hash, LogSeq, OrgId, PublicKey, RosterSeq, Slot};
+use crate::identity::{DeviceId, Epoch, GroupId, LogSeq, OrgId, PublicKey, RosterSeq, Slot};
 
 /// The protocol on the wire (TLS ALPN).
 pub const ALPN: &[u8] = b"mortise/1";
@@ -55,15 +56,6 @@ pub struct ClientToRelay {
     pub id: RequestId,
     /// The question.
     pub request: Request,
-}
-
-/// A position in the roster.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, TlsSerialize, TlsDeserialize, TlsSize)]
-pub struct RosterHead {
-    /// Position.
-    pub seq: RosterSeq,
-    /// Hash of the entry there.
-    pub hash: Hash,
 }
 
 /// Every question that a device may ask. Discriminants are spaced by topic and leave room.
@@ -498,7 +490,7 @@ pub enum Refusal {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::identity::{decode, encode};
+    use crate::identity::{Hash, decode, encode};
 
     /// REQ-041: every kind of frame decodes to what was encoded; truncated or longer ones are refused.
     #[test]

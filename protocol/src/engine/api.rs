@@ -1,0 +1,434 @@
+//! What goes into the engine and what comes out of it.
+
+use crate::identity::{
+    DeviceId, GroupId, InvitationId, JoinLink, LogSeq, PublicKey, RosterSeq, UserId,
+};
+use crate::roster::Role;
+use crate::wire::{ClientToRelay, ConnectionBinding, GroupState, RelayToClient};
+
+/// Names one thing that the user asked for, for as long as it takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct IntentId(pub u64);
+
+/// What happens to an engine.
+#[derive(Debug)]
+pub enum Input {
+    /// A connection to the relay is up, with this TLS exporter value.
+    Connected(ConnectionBinding),
+    /// It is gone.
+    Disconnected,
+    /// A frame came in.
+    Frame(RelayToClient),
+    /// Time has passed; also after the deadline of [`Output::Wake`].
+    Tick,
+    /// The user wants something; the answer is an event that carries the same id.
+    Command(Command),
+}
+
+/// What the user can ask for. Ids come from `Engine::next_intent`.
+#[derive(Debug)]
+pub struct Command {
+    /// Comes back in the events.
+    pub id: IntentId,
+    /// What is wanted.
+    pub kind: CommandKind,
+}
+
+/// Everything that changes something.
+#[derive(Debug)]
+pub enum CommandKind {
+    /// A new group with its creator and these users, all of whose admitted devices are added.
+    CreateGroup {
+        /// Shown to members; never reaches the relay.
+        name: String,
+        /// Whom to add; may be empty.
+        members: Vec<UserId>,
+    },
+    /// Adds all admitted devices of these users.
+    AddMembers {
+        /// The group.
+        group: GroupId,
+        /// Whom.
+        users: Vec<UserId>,
+    },
+    /// Removes all devices of this user from one group.
+    RemoveMember {
+        /// The group.
+        group: GroupId,
+        /// Whom.
+        user: UserId,
+    },
+    /// Sends a text message.
+    SendText {
+        /// The group.
+        group: GroupId,
+        /// UTF-8, as typed.
+        text: String,
+    },
+    /// Adds a user and makes an invitation; answered by [`Event::Invited`].
+    InviteUser {
+        /// Shown to colleagues; sealed before it leaves this device.
+        name: String,
+        /// Their role.
+        role: Role,
+        /// Until when, ms since 1970.
+        expires_at_ms: u64,
+    },
+    /// Makes an invitation for a further device of this user; answered by [`Event::Invited`].
+    InviteDevice {
+        /// Until when, ms since 1970.
+        expires_at_ms: u64,
+    },
+    /// Orders a user's removal from the organisation; answered by [`Event::Ordered`].
+    RemoveUser {
+        /// Whom.
+        user: UserId,
+    },
+    /// Orders a device's removal; answered by [`Event::Ordered`].
+    RevokeDevice {
+        /// Which.
+        device: DeviceId,
+    },
+    /// Changes a role; answered by [`Event::Done`].
+    SetRole {
+        /// Whose.
+        user: UserId,
+        /// To what.
+        role: Role,
+    },
+    /// Withdraws an invitation; answered by [`Event::Done`].
+    CancelInvite {
+        /// Which.
+        invitation: InvitationId,
+    },
+    /// Asks the relay how every group stands with regard to an order; answered by [`Event::OrderStatus`].
+    OrderStatus {
+        /// The order.
+        order: RosterSeq,
+    },
+}
+
+/// What an engine wants done or known, in order. Nothing of it happens before its step is committed.
+#[derive(Debug)]
+pub enum Output {
+    /// Send this on the connection.
+    Send(ClientToRelay),
+    /// Close the connection and open another after a while.
+    Reconnect,
+    /// Give a [`Input::Tick`] at this time at the latest, ms since 1970. The last one said counts.
+    Wake(u64),
+    /// Tell the user.
+    Event(Event),
+}
+
+/// What the user can be told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// The relay knows this device; the roster is being fetched.
+    Online,
+    /// Everything that the relay had for this device has been dealt with, and nothing waits to be sent.
+    Synced,
+    /// This device is not admitted any more: removed, suspended or revoked.
+    Expelled,
+    /// The roster has moved on.
+    RosterChanged {
+        /// Its head.
+        head: RosterSeq,
+    },
+    /// The organisation's names can be read now, or again.
+    DirectoryOpened,
+    /// This device is in a new group.
+    Joined {
+        /// The group.
+        group: GroupId,
+    },
+    /// Something was written to a group's history; read it with `Engine::messages`.
+    Message {
+        /// The group.
+        group: GroupId,
+        /// Where in its log.
+        seq: LogSeq,
+    },
+    /// What was asked for is done and durable.
+    Done {
+        /// The command.
+        id: IntentId,
+    },
+    /// A message or a change is in the group's log.
+    Appended {
+        /// The command.
+        id: IntentId,
+        /// The group.
+        group: GroupId,
+        /// Where in its log.
+        seq: LogSeq,
+    },
+    /// The group exists; members follow.
+    GroupCreated {
+        /// The command.
+        id: IntentId,
+        /// The group.
+        group: GroupId,
+    },
+    /// The invitation is on the roster.
+    Invited {
+        /// The command.
+        id: IntentId,
+        /// Whom it is for.
+        user: UserId,
+        /// The capability, to be handed over; the relay's address is the driver's to fill in.
+        link: InviteLink,
+    },
+    /// The order is on the roster: from now on the fence holds.
+    Ordered {
+        /// The command.
+        id: IntentId,
+        /// The order.
+        order: RosterSeq,
+    },
+    /// The answer to [`CommandKind::OrderStatus`].
+    OrderStatus {
+        /// The command.
+        id: IntentId,
+        /// A row per group that existed when the order was given.
+        groups: Vec<OrderGroup>,
+    },
+    /// What was asked for cannot be done.
+    Failed {
+        /// The command.
+        id: IntentId,
+        /// Why, and what to do.
+        error: CommandError,
+    },
+    /// Something that must not happen did; the evidence is named.
+    Alarm(Alarm),
+}
+
+/// The parts of a [`JoinLink`] that the engine knows.
+#[derive(Clone, PartialEq, Eq)]
+pub struct InviteLink {
+    make: std::sync::Arc<JoinLink>,
+}
+
+impl std::fmt::Debug for InviteLink {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("InviteLink(secret)")
+    }
+}
+
+impl InviteLink {
+    pub(crate) fn new(link: JoinLink) -> Self {
+        Self {
+            make: std::sync::Arc::new(link),
+        }
+    }
+
+    /// The link as text, with what the driver knows about the relay: `host:port` and the hash of its certificate's key.
+    #[must_use]
+    pub fn to_text(
+        &self,
+        relay: &str,
+        relay_key: crate::identity::Hash,
+    ) -> zeroize::Zeroizing<String> {
+        self.make.at(relay, relay_key)
+    }
+
+    /// The invitation.
+    #[must_use]
+    pub fn invitation(&self) -> InvitationId {
+        self.make.invitation
+    }
+}
+
+/// One group's row in an order's status, with what this device knows of the group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OrderGroup {
+    /// The group.
+    pub group: GroupId,
+    /// Its name, if this device is in it.
+    pub name: Option<String>,
+    /// How it stands.
+    pub state: GroupState,
+    /// Who attested.
+    pub attested_by: Vec<DeviceId>,
+    /// When the first attestation was appended, relay's clock, ms since 1970; 0 for none.
+    pub at_ms: u64,
+}
+
+/// Why a command cannot be carried out.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum CommandError {
+    /// No such group here.
+    #[error("this device is in no such group; `mortise group list` shows those it is in")]
+    UnknownGroup,
+    /// This device was removed from the group.
+    #[error("this device was removed from the group; its history can still be read")]
+    NotAMember,
+    /// The group cannot go on: a commit that honest members refuse is its head.
+    #[error("the group is stopped: {reason}; create a new group")]
+    Stopped {
+        /// The named violation.
+        reason: String,
+    },
+    /// No such user.
+    #[error("there is no such user; `mortise users` shows who there is")]
+    UnknownUser,
+    /// The users have no device that could be added.
+    #[error("{users} of the users to add have no device with a KeyPackage yet; ask them to come online once")]
+    NoKeyPackages {
+        /// How many users.
+        users: usize,
+    },
+    /// Only group admins may.
+    #[error("only an admin of the group may do that")]
+    NotGroupAdmin,
+    /// The text is too long.
+    #[error("the message is {length} bytes long; the limit is {limit}")]
+    TooLong {
+        /// Its length, bytes.
+        length: usize,
+        /// The limit, bytes.
+        limit: usize,
+    },
+    /// The relay refused.
+    #[error("the relay refused: {0}")]
+    Refused(crate::wire::Refusal),
+    /// The roster's rules forbid it.
+    #[error("the organisation's rules do not allow that: {0}")]
+    Roster(String),
+    /// The names cannot be sealed yet.
+    #[error("the directory key has not arrived yet; a colleague's device must come online once")]
+    NoDirectoryKey,
+    /// This device is not admitted any more.
+    #[error("this device is not admitted to the organisation any more")]
+    Expelled,
+}
+
+/// Something that must not happen (DESIGN 3, 4): shown to the user, with who or what is convicted.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Alarm {
+    /// A record was refused: what rule, and by whom.
+    #[error("a record of the group was refused: {violation}")]
+    Refused {
+        /// The group.
+        group: GroupId,
+        /// Where in its log.
+        seq: LogSeq,
+        /// Who sent it, if known.
+        device: Option<DeviceId>,
+        /// The named rule.
+        violation: crate::group::Violation,
+    },
+    /// The relay showed a roster that is not the one that was pinned or that somebody else was shown.
+    #[error("the relay has shown two different rosters: stop using it and compare with a colleague")]
+    RosterFork {
+        /// At which entry.
+        seq: RosterSeq,
+    },
+    /// A roster entry that breaks the rules was served.
+    #[error("the relay served a roster entry that breaks the rules: {reason}")]
+    BadRosterEntry {
+        /// The named rule.
+        reason: String,
+    },
+    /// A device attested what this device knows to be false.
+    #[error("a device made a false statement about an order")]
+    FalseAttestation {
+        /// The group.
+        group: GroupId,
+        /// Who.
+        device: DeviceId,
+        /// The order.
+        order: RosterSeq,
+    },
+}
+
+/// What a line of a group's history is.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub enum HistoryKind {
+    /// A text message.
+    Text(String),
+    /// A message whose content this version does not show.
+    Unsupported,
+    /// A message of this device that was sent from a state that is lost.
+    OwnUnknown,
+    /// The group was created or joined here.
+    Opened,
+    /// Users were added.
+    Added(Vec<UserId>),
+    /// Users' devices were removed by a member of the group.
+    Removed(Vec<UserId>),
+    /// Keys were rotated because of an order against these users or their devices.
+    Rotated {
+        /// The order.
+        order: RosterSeq,
+        /// Against whom.
+        users: Vec<UserId>,
+    },
+    /// Keys were refreshed.
+    Refreshed,
+    /// A record was refused; why.
+    Refused(String),
+}
+
+/// A line of a group's history.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct HistoryRecord {
+    /// Where in the log.
+    pub seq: LogSeq,
+    /// The relay's clock, ms since 1970.
+    pub at_ms: u64,
+    /// Who, if known.
+    pub device: Option<DeviceId>,
+    /// Whose device, if known.
+    pub user: Option<UserId>,
+    /// The epoch that it was sent in.
+    pub epoch: u64,
+    /// What.
+    pub kind: HistoryKind,
+}
+
+/// A group as the user sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupView {
+    /// The group.
+    pub id: GroupId,
+    /// Its name.
+    pub name: String,
+    /// The MLS ciphersuite.
+    pub suite: u16,
+    /// The MLS epoch.
+    pub epoch: u64,
+    /// Whether this device can read and send.
+    pub status: GroupStatusView,
+    /// Members' devices, by leaf.
+    pub members: Vec<MemberView>,
+    /// Group admins.
+    pub admins: Vec<UserId>,
+    /// The MLS epoch authenticator (RFC 9420 §8.7), to compare states.
+    pub epoch_authenticator: Vec<u8>,
+}
+
+/// Whether this device can read and send.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum GroupStatusView {
+    /// Yes.
+    Active,
+    /// It was removed.
+    Removed,
+    /// The group cannot go on.
+    Stopped(String),
+}
+
+/// One leaf.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MemberView {
+    /// The leaf's device.
+    pub device: DeviceId,
+    /// Whose.
+    pub user: UserId,
+    /// Its MLS signature key.
+    pub key: PublicKey,
+}
