@@ -7,10 +7,13 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, bail};
 use clap::{Parser, Subcommand};
+use data_encoding::HEXLOWER;
+use mortise_protocol::identity::ClaimLink;
 use mortise_relay::admin::{self, AdminError, AdminRequest, AdminResponse, StatusReport};
+use mortise_relay::claim::{ClaimIssuer, token_hash};
 use mortise_relay::config::DEFAULT_LISTEN;
 use mortise_relay::core::{Core, CoreConfig, CoreError};
-use mortise_relay::data_dir::{ClaimToken, DataDir, DataDirError, Initialised};
+use mortise_relay::data_dir::{DataDir, DataDirError, Initialised};
 use mortise_relay::net::{NetError, Stopped};
 use mortise_relay::store::{self, InstanceLock, LockError, OpenError};
 use mortise_relay::{Relay, RelayConfig, RelayError, RunningRelay};
@@ -47,7 +50,7 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Make a data directory: configuration, keys, database, and a claim token that founds one organisation
+    /// Make a data directory: configuration, keys, database, and a claim link that founds one organisation
     #[command(after_help = "\
 Example:
   mortise-relay init --data /srv/mortise --public-address relay.example.org:4433")]
@@ -90,7 +93,7 @@ Examples:
         #[arg(long)]
         json: bool,
     },
-    /// Make a further one-time claim token, whether the relay runs or not
+    /// Make a further claim link with a one-time token, whether the relay runs or not
     ClaimToken {
         /// The data directory
         #[arg(long, value_name = "DIR")]
@@ -164,7 +167,11 @@ fn code_of(error: &(dyn std::error::Error + 'static)) -> Option<u8> {
         });
     }
     if let Some(error) = error.downcast_ref::<LockError>() {
-        return Some(if matches!(error, LockError::Held { .. }) { 4 } else { 3 });
+        return Some(if matches!(error, LockError::Held { .. }) {
+            4
+        } else {
+            3
+        });
     }
     if let Some(error) = error.downcast_ref::<AdminError>() {
         return Some(match error {
@@ -192,9 +199,10 @@ fn init(data: &Path, listen: SocketAddr, public: Option<String>, as_json: bool) 
         json!({
             "event": "initialised",
             "data": data,
-            "address": made.address,
-            "fingerprint": made.fingerprint.to_string(),
-            "claim_token": made.claim_token.dangerous_text(),
+            "address": made.claim.relay,
+            "fingerprint": made.claim.relay_key.to_string(),
+            "claim_token": HEXLOWER.encode(made.claim.token.dangerous_bytes()),
+            "claim_link": made.claim.to_text().as_str(),
         })
         .to_string()
     } else {
@@ -205,7 +213,7 @@ fn init(data: &Path, listen: SocketAddr, public: Option<String>, as_json: bool) 
 
 fn describe(data: &Path, made: &Initialised) -> String {
     let note = if made.address_is_local {
-        "\n               (this machine only: set public_address in relay.toml for others)"
+        " (this machine only: set public_address in relay.toml for others)"
     } else {
         ""
     };
@@ -214,19 +222,19 @@ fn describe(data: &Path, made: &Initialised) -> String {
 
   address      {address}{note}
   fingerprint  {fingerprint}
-  claim token  {token}
+  claim link   {link}
 
-The claim token founds one organisation, once. It is not stored and not shown again.
+The claim link holds the address, the fingerprint and a token that founds one organisation,
+once. It is a secret; it is not stored and not shown again.
 
 Next:
   1. Start the relay:  mortise-relay run --data {data}
-  2. On the first administrator's machine, found the organisation with the `mortise`
-     command and the three values above.
+  2. Give the claim link to the organisation's first owner, who founds it with `mortise`.
   3. Back up {data}; without its keys no device will trust this relay again.",
         data = data.display(),
-        address = made.address,
-        fingerprint = made.fingerprint,
-        token = made.claim_token.dangerous_text(),
+        address = made.claim.relay,
+        fingerprint = made.claim.relay_key,
+        link = made.claim.to_text().as_str(),
     )
 }
 
@@ -308,25 +316,35 @@ fn describe_status(report: &StatusReport) -> String {
 
 fn claim_token(data: &Path, as_json: bool) -> Result<()> {
     let dir = DataDir::open(data)?;
-    let token = match InstanceLock::take(dir.path()) {
-        Ok(_lock) => {
-            let token = ClaimToken::generate().context("no randomness")?;
-            let mut store = store::open(&dir.database())?;
-            let config = CoreConfig::new(dir.statement_key()?.public());
-            Core::load(&store, config)?.add_claim_token(&mut store, token.hash())?;
-            token.dangerous_text().to_owned()
-        }
+    let link = match InstanceLock::take(dir.path()) {
+        Ok(_lock) => claim_offline(&dir)?.to_text().to_string(),
         Err(LockError::Held { .. }) => match admin::ask(&dir, AdminRequest::ClaimToken)? {
-            AdminResponse::ClaimToken { claim_token } => claim_token,
+            AdminResponse::ClaimToken { claim_link } => claim_link,
             _ => return Err(AdminError::Unreadable.into()),
         },
         Err(error) => return Err(error.into()),
     };
     print_line(&if as_json {
-        json!({ "claim_token": token }).to_string()
+        json!({ "claim_link": link }).to_string()
     } else {
-        format!("{token}\nIt founds one organisation, once. It is not stored and not shown again.")
+        format!("{link}\nIt founds one organisation, once. It is a secret, and not shown again.")
     })
+}
+
+/// Adds a token to the database of a relay that does not run.
+fn claim_offline(dir: &DataDir) -> Result<ClaimLink> {
+    let config = dir.config()?;
+    let statement_key = dir.statement_key()?.public();
+    let issuer = ClaimIssuer {
+        relay: config.address(config.listen),
+        relay_key: dir.identity()?.fingerprint()?,
+        statement_key,
+    };
+    let link = issuer.issue().context("no randomness")?;
+    let mut store = store::open(&dir.database())?;
+    let mut core = Core::load(&store, CoreConfig::new(statement_key))?;
+    core.add_claim_token(&mut store, token_hash(&link))?;
+    Ok(link)
 }
 
 fn fsck(data: &Path) -> Result<()> {

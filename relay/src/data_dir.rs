@@ -6,27 +6,24 @@
 //! certificate.der  what devices see        certificate.key  PKCS#8, 0600
 //! statement.key    Ed25519 seed, 0600      lock, admin.sock while a relay runs
 //! ```
-//! This module must never overwrite a file, and never print a secret other than a fresh claim token.
+//! This module must never overwrite a file, and never print a secret.
 
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::{DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Write as _};
 use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
-use data_encoding::BASE32_NOPAD;
-use mortise_protocol::identity::{Hash, SigningKey, sha256};
+use mortise_protocol::identity::{ClaimLink, SigningKey};
 use rand::TryRngCore as _;
 use rand::rngs::OsRng;
 use zeroize::Zeroizing;
 
+use crate::claim::{ClaimIssuer, token_hash};
 use crate::config::ConfigFile;
 use crate::core::{Core, CoreConfig, CoreError};
 use crate::net::tls::{ServerIdentity, TlsError};
 use crate::store::{self, OpenError};
-
-/// Bytes of randomness in a claim token.
-const CLAIM_TOKEN_BYTES: usize = 20;
 
 /// Why a data directory cannot be made or used.
 #[derive(Debug, thiserror::Error)]
@@ -83,51 +80,13 @@ pub enum DataDirError {
     Core(#[from] CoreError),
 }
 
-/// A claim token as it is printed; the store has its hash. Its ASCII bytes are what goes over the wire.
-#[derive(Clone, PartialEq, Eq)]
-pub struct ClaimToken(String);
-
-impl std::fmt::Debug for ClaimToken {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("ClaimToken(secret)")
-    }
-}
-
-impl ClaimToken {
-    /// Draws a new token.
-    ///
-    /// # Errors
-    /// [`io::Error`] when the system gives no randomness.
-    pub fn generate() -> io::Result<Self> {
-        let mut bytes = [0; CLAIM_TOKEN_BYTES];
-        OsRng.try_fill_bytes(&mut bytes).map_err(io::Error::other)?;
-        Ok(Self(BASE32_NOPAD.encode(&bytes).to_lowercase()))
-    }
-
-    /// The text to hand to the founder, once.
-    #[must_use]
-    pub fn dangerous_text(&self) -> &str {
-        &self.0
-    }
-
-    /// What is stored.
-    #[must_use]
-    pub fn hash(&self) -> Hash {
-        sha256(self.0.as_bytes())
-    }
-}
-
 /// What `init` has made.
 #[derive(Debug)]
 pub struct Initialised {
-    /// `host:port` for devices.
-    pub address: String,
-    /// Whether that is only a guess that works on this machine.
+    /// Address, fingerprint, statement key and claim token, for the founder of one organisation.
+    pub claim: ClaimLink,
+    /// Whether the address in it is only a guess that works on this machine.
     pub address_is_local: bool,
-    /// What devices pin.
-    pub fingerprint: Hash,
-    /// Founds one organisation, once.
-    pub claim_token: ClaimToken,
 }
 
 /// A relay's data directory.
@@ -152,24 +111,26 @@ impl DataDir {
         let identity = ServerIdentity::generate()?;
         let seed = draw_seed().map_err(|error| dir.io("statement.key", error))?;
         let statement_key = SigningKey::from_seed(&seed);
-        let claim_token =
-            ClaimToken::generate().map_err(|error| dir.io("relay.db", error))?;
+        let issuer = ClaimIssuer {
+            relay: config.address(listen),
+            relay_key: identity.fingerprint()?,
+            statement_key: statement_key.public(),
+        };
+        let claim = issuer.issue().map_err(|error| dir.io("relay.db", error))?;
 
         dir.write("certificate.der", identity.certificate())?;
         dir.write("certificate.key", identity.dangerous_key())?;
         dir.write("statement.key", seed.as_ref())?;
         let mut store = store::create(&dir.database())?;
         let mut core = Core::load(&store, CoreConfig::new(statement_key.public()))?;
-        core.add_claim_token(&mut store, claim_token.hash())?;
+        core.add_claim_token(&mut store, token_hash(&claim))?;
         drop(store);
         // Last: with it the directory is a relay's.
         dir.write("relay.toml", config_text(&config).as_bytes())?;
         dir.sync()?;
         Ok(Initialised {
-            address: config.address(listen),
+            claim,
             address_is_local: config.public_address.is_none() && listen.ip().is_unspecified(),
-            fingerprint: identity.fingerprint()?,
-            claim_token,
         })
     }
 
@@ -246,7 +207,10 @@ impl DataDir {
     }
 
     fn make(&self) -> Result<(), DataDirError> {
-        let made = DirBuilder::new().recursive(true).mode(0o700).create(&self.path);
+        let made = DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&self.path);
         made.map_err(|error| self.io("", error))?;
         let mut entries = std::fs::read_dir(&self.path).map_err(|error| self.io("", error))?;
         if entries.next().is_some() {
@@ -255,7 +219,7 @@ impl DataDir {
             });
         }
         // An empty directory that was there before may be anybody's.
-        std::fs::set_permissions(&self.path, PermissionsExt::from_mode(0o700))
+        std::fs::set_permissions(&self.path, Permissions::from_mode(0o700))
             .map_err(|error| self.io("", error))
     }
 
@@ -316,9 +280,14 @@ mod tests {
         let parent = tempfile::tempdir().expect("dir");
         let path = parent.path().join("data");
         let made = DataDir::init(&path, DEFAULT_LISTEN, None).expect("init");
-        assert_eq!(made.address, "127.0.0.1:4433");
+        assert_eq!(made.claim.relay, "127.0.0.1:4433");
         assert!(made.address_is_local);
-        let mode = |path: &Path| std::fs::metadata(path).expect("metadata").permissions().mode();
+        let mode = |path: &Path| {
+            std::fs::metadata(path)
+                .expect("metadata")
+                .permissions()
+                .mode()
+        };
         assert_eq!(mode(&path) & 0o777, 0o700);
         for entry in std::fs::read_dir(&path).expect("read") {
             let entry = entry.expect("entry").path();
@@ -327,7 +296,10 @@ mod tests {
         let dir = DataDir::open(&path).expect("open");
         assert_eq!(dir.config().expect("config").listen, DEFAULT_LISTEN);
         let identity = dir.identity().expect("identity");
-        assert_eq!(identity.fingerprint().expect("fingerprint"), made.fingerprint);
+        assert_eq!(
+            identity.fingerprint().expect("fingerprint"),
+            made.claim.relay_key
+        );
         dir.statement_key().expect("statement key");
     }
 
@@ -349,22 +321,24 @@ mod tests {
         let path = parent.path().join("data");
         DataDir::init(&path, DEFAULT_LISTEN, None).expect("init");
         let key = path.join("statement.key");
-        std::fs::set_permissions(&key, PermissionsExt::from_mode(0o644)).expect("chmod");
+        std::fs::set_permissions(&key, Permissions::from_mode(0o644)).expect("chmod");
         let dir = DataDir::open(&path).expect("open");
-        assert!(matches!(dir.statement_key(), Err(DataDirError::TooOpen { .. })));
+        assert!(matches!(
+            dir.statement_key(),
+            Err(DataDirError::TooOpen { .. })
+        ));
     }
 
-    /// Only the hash of a claim token is stored.
+    /// REQ-024: only the hash of a claim token is stored.
     #[test]
     fn the_claim_token_is_nowhere_on_disk() {
         let parent = tempfile::tempdir().expect("dir");
         let path = parent.path().join("data");
-        let token = DataDir::init(&path, DEFAULT_LISTEN, None).expect("init").claim_token;
-        let needle = token.dangerous_text().as_bytes();
+        let made = DataDir::init(&path, DEFAULT_LISTEN, None).expect("init");
+        let needle = made.claim.token.dangerous_bytes();
         for entry in std::fs::read_dir(&path).expect("read") {
             let bytes = std::fs::read(entry.expect("entry").path()).expect("read");
             assert!(!bytes.windows(needle.len()).any(|window| window == needle));
         }
-        assert!(!format!("{token:?}").contains(token.dangerous_text()));
     }
 }

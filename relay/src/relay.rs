@@ -4,15 +4,16 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use mortise_protocol::identity::Hash;
+use mortise_protocol::identity::{ClaimLink, Hash};
 use mortise_protocol::wire::limits;
 use tokio::sync::watch;
 use tracing::info;
 
-use crate::admin::{AdminError, AdminServer};
+use crate::admin::{self, AdminError, AdminServer, AskError};
+use crate::claim::ClaimIssuer;
 use crate::core::{Core, CoreConfig, CoreError};
 use crate::data_dir::{DataDir, DataDirError};
-use crate::net::committer::{Committer, Running};
+use crate::net::committer::{Committer, Intake, Running};
 use crate::net::tls::{TlsError, server_config};
 use crate::net::{Listener, NetConfig, NetError, OutboxLimits, Stopped};
 use crate::store::{self, InstanceLock, LockError, OpenError};
@@ -88,7 +89,6 @@ impl Relay {
         let lock = InstanceLock::take(dir.path())?;
         let identity = dir.identity()?;
         let statement_key = dir.statement_key()?;
-        let fingerprint = identity.fingerprint()?;
         let tls = server_config(&identity)?;
 
         let core_config = CoreConfig::new(statement_key.public());
@@ -101,14 +101,21 @@ impl Relay {
             unadmitted_timeout: config.unadmitted_timeout,
         };
         let listener = Listener::start(tls, &net, committer.intake.clone())?;
-        let admin = AdminServer::start(&dir.admin_socket(), committer.intake.clone())?;
         let Running {
-            stopped, thread, ..
+            intake,
+            stopped,
+            thread,
         } = committer;
+        let issuer = ClaimIssuer {
+            relay: file.address(listener.local_addr()),
+            relay_key: identity.fingerprint()?,
+            statement_key: statement_key.public(),
+        };
+        let admin = AdminServer::start(&dir.admin_socket(), intake.clone(), issuer.clone())?;
         info!(address = %listener.local_addr(), "listening");
         Ok(RunningRelay {
-            address: file.address(listener.local_addr()),
-            fingerprint,
+            issuer,
+            intake,
             listener,
             admin,
             stopped,
@@ -137,8 +144,8 @@ async fn load(
 /// A relay that listens. Dropping it ends it without a goodbye; [`RunningRelay::shutdown`] is the orderly way.
 #[derive(Debug)]
 pub struct RunningRelay {
-    address: String,
-    fingerprint: Hash,
+    issuer: ClaimIssuer,
+    intake: Intake,
     listener: Listener,
     admin: AdminServer,
     stopped: watch::Receiver<Stopped>,
@@ -156,13 +163,21 @@ impl RunningRelay {
     /// `host:port` for devices.
     #[must_use]
     pub fn address(&self) -> &str {
-        &self.address
+        &self.issuer.relay
     }
 
     /// What devices pin: SHA-256 of its SubjectPublicKeyInfo.
     #[must_use]
     pub fn fingerprint(&self) -> Hash {
-        self.fingerprint
+        self.issuer.relay_key
+    }
+
+    /// A claim link with a fresh token, which founds one organisation (REQ-024).
+    ///
+    /// # Errors
+    /// [`AskError`].
+    pub async fn claim_link(&self) -> Result<ClaimLink, AskError> {
+        admin::claim(&self.intake, &self.issuer).await
     }
 
     /// Resolves when the relay can do no more (REQ-072): a write failed, or a bug ended the committer.
@@ -178,6 +193,7 @@ impl RunningRelay {
     pub async fn shutdown(self) {
         self.admin.shutdown().await;
         self.listener.shutdown().await;
+        drop(self.intake);
         // Every intake is dropped now: the committer ends after its last batch.
         let thread = self.thread;
         let _ = tokio::task::spawn_blocking(move || thread.join()).await;

@@ -10,6 +10,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use mortise_protocol::identity::ClaimLink;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{UnixListener, UnixStream};
@@ -17,8 +18,8 @@ use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tracing::warn;
 
-use crate::core::Status;
-use crate::data_dir::ClaimToken;
+use crate::claim::{ClaimIssuer, token_hash};
+use crate::core::{CoreError, Status};
 use crate::net::committer::{Event, Intake};
 
 pub use client::ask;
@@ -36,7 +37,7 @@ const SESSION_TIMEOUT: Duration = Duration::from_secs(10);
 pub enum AdminRequest {
     /// The relay in numbers.
     Status,
-    /// A further one-time claim token.
+    /// A further claim link, with a one-time token.
     ClaimToken,
 }
 
@@ -46,10 +47,10 @@ pub enum AdminRequest {
 pub enum AdminResponse {
     /// The relay in numbers.
     Status(StatusReport),
-    /// A token, shown this once.
+    /// A claim link, shown this once.
     ClaimToken {
-        /// The token.
-        claim_token: String,
+        /// The link.
+        claim_link: String,
     },
     /// It could not be done.
     Failed {
@@ -145,7 +146,11 @@ pub(crate) struct AdminServer {
 
 impl AdminServer {
     /// Binds the socket, 0600; one that an earlier process left is replaced: the instance lock is ours.
-    pub(crate) fn start(path: &Path, intake: Intake) -> Result<Self, AdminError> {
+    pub(crate) fn start(
+        path: &Path,
+        intake: Intake,
+        issuer: ClaimIssuer,
+    ) -> Result<Self, AdminError> {
         let failed = |error| AdminError::Socket {
             path: path.into(),
             error,
@@ -159,7 +164,7 @@ impl AdminServer {
         let private = std::fs::Permissions::from_mode(0o600);
         std::fs::set_permissions(path, private).map_err(failed)?;
         let mut tasks = JoinSet::new();
-        tasks.spawn(accept(listener, intake));
+        tasks.spawn(accept(listener, Desk { intake, issuer }));
         Ok(Self {
             path: path.into(),
             tasks,
@@ -174,7 +179,14 @@ impl AdminServer {
     }
 }
 
-async fn accept(listener: UnixListener, intake: Intake) {
+/// What answering takes.
+#[derive(Clone)]
+struct Desk {
+    intake: Intake,
+    issuer: ClaimIssuer,
+}
+
+async fn accept(listener: UnixListener, desk: Desk) {
     let mut sessions = JoinSet::new();
     loop {
         // Biased: ended sessions make room first.
@@ -183,7 +195,7 @@ async fn accept(listener: UnixListener, intake: Intake) {
             Some(_) = sessions.join_next() => {}
             accepted = listener.accept(), if sessions.len() < MAX_SESSIONS => match accepted {
                 Ok((stream, _)) => {
-                    let session = session(stream, intake.clone());
+                    let session = session(stream, desk.clone());
                     sessions.spawn(async { drop(tokio::time::timeout(SESSION_TIMEOUT, session).await) });
                 }
                 Err(error) => {
@@ -196,7 +208,7 @@ async fn accept(listener: UnixListener, intake: Intake) {
 }
 
 /// Answers line by line until the other end hangs up.
-async fn session(stream: UnixStream, intake: Intake) -> io::Result<()> {
+async fn session(stream: UnixStream, desk: Desk) -> io::Result<()> {
     let (read, mut write) = stream.into_split();
     let mut lines = BufReader::new(read);
     loop {
@@ -206,7 +218,7 @@ async fn session(stream: UnixStream, intake: Intake) -> io::Result<()> {
             return Ok(());
         }
         let response = match serde_json::from_slice(&line) {
-            Ok(request) => answer(request, &intake).await,
+            Ok(request) => desk.answer(request).await,
             Err(_) => failed("the command is unknown"),
         };
         let mut text = serde_json::to_vec(&response).map_err(io::Error::other)?;
@@ -215,34 +227,58 @@ async fn session(stream: UnixStream, intake: Intake) -> io::Result<()> {
     }
 }
 
-async fn answer(request: AdminRequest, intake: &Intake) -> AdminResponse {
-    match request {
-        AdminRequest::Status => match question(intake, Event::Status).await {
-            Some(Ok(status)) => AdminResponse::Status(status.into()),
-            Some(Err(error)) => failed(error),
-            None => failed("the relay is shutting down"),
-        },
-        AdminRequest::ClaimToken => {
-            let token = match ClaimToken::generate() {
-                Ok(token) => token,
-                Err(error) => return failed(error),
-            };
-            let hash = token.hash();
-            match question(intake, |reply| Event::AddClaimToken(hash, reply)).await {
-                Some(Ok(())) => AdminResponse::ClaimToken {
-                    claim_token: token.dangerous_text().into(),
-                },
-                Some(Err(error)) => failed(error),
-                None => failed("the relay is shutting down"),
+impl Desk {
+    async fn answer(&self, request: AdminRequest) -> AdminResponse {
+        let answered = match request {
+            AdminRequest::Status => self.status().await,
+            AdminRequest::ClaimToken => {
+                claim(&self.intake, &self.issuer)
+                    .await
+                    .map(|link| AdminResponse::ClaimToken {
+                        claim_link: link.to_text().to_string(),
+                    })
             }
-        }
+        };
+        answered.unwrap_or_else(failed)
+    }
+
+    async fn status(&self) -> Result<AdminResponse, AskError> {
+        let status = question(&self.intake, Event::Status).await??;
+        Ok(AdminResponse::Status(status.into()))
     }
 }
 
-async fn question<T>(intake: &Intake, ask: impl FnOnce(oneshot::Sender<T>) -> Event) -> Option<T> {
+/// Why a running relay could not answer its administrator.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AskError {
+    /// It is shutting down.
+    #[error("the relay is shutting down")]
+    ShuttingDown,
+    /// The core or the store.
+    #[error(transparent)]
+    Core(#[from] CoreError),
+    /// No randomness.
+    #[error("no randomness: {0}")]
+    Random(#[from] io::Error),
+}
+
+/// A claim link whose token the running relay has stored.
+pub(crate) async fn claim(intake: &Intake, issuer: &ClaimIssuer) -> Result<ClaimLink, AskError> {
+    let link = issuer.issue()?;
+    let hash = token_hash(&link);
+    question(intake, |reply| Event::AddClaimToken(hash, reply)).await??;
+    Ok(link)
+}
+
+async fn question<T>(
+    intake: &Intake,
+    ask: impl FnOnce(oneshot::Sender<T>) -> Event,
+) -> Result<T, AskError> {
     let (reply, answer) = oneshot::channel();
-    intake.send(ask(reply)).await.ok()?;
-    answer.await.ok()
+    let asked = intake.send(ask(reply)).await;
+    asked.map_err(|_| AskError::ShuttingDown)?;
+    answer.await.map_err(|_| AskError::ShuttingDown)
 }
 
 fn failed(reason: impl ToString) -> AdminResponse {

@@ -75,7 +75,12 @@ impl Intake {
         let held = match &event {
             Event::Frame { frame, .. } => {
                 let bytes = u32::try_from(frame.tls_serialized_len()).map_err(|_| Gone)?;
-                Some(Arc::clone(&self.bytes).acquire_many_owned(bytes).await.map_err(|_| Gone)?)
+                Some(
+                    Arc::clone(&self.bytes)
+                        .acquire_many_owned(bytes)
+                        .await
+                        .map_err(|_| Gone)?,
+                )
             }
             _ => None,
         };
@@ -185,7 +190,12 @@ impl Committer {
         lost
     }
 
-    fn send(&mut self, conn: ConnId, stream: StreamId, frame: RelayToClient) -> Result<(), PushError> {
+    fn send(
+        &mut self,
+        conn: ConnId,
+        stream: StreamId,
+        frame: RelayToClient,
+    ) -> Result<(), PushError> {
         let Some(outbox) = self.registry.get(&conn) else {
             return Ok(());
         };

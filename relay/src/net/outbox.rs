@@ -123,7 +123,13 @@ impl Outbox {
         frame: RelayToClient,
     ) -> Result<(), PushError> {
         if let RelayToClient::Response { response, .. } = &frame
-            && matches!(response, Response::Hello { admitted: Flag::Yes, .. })
+            && matches!(
+                response,
+                Response::Hello {
+                    admitted: Flag::Yes,
+                    ..
+                }
+            )
         {
             self.admitted.send_replace(true);
         }

@@ -118,7 +118,10 @@ pub fn server_config(identity: &ServerIdentity) -> Result<ServerConfig, TlsError
     let mut config = ServerConfig::builder_with_provider(Arc::new(provider))
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .with_client_cert_verifier(Arc::new(verifier))
-        .with_single_cert(vec![CertificateDer::from(identity.certificate.clone())], key)?;
+        .with_single_cert(
+            vec![CertificateDer::from(identity.certificate.clone())],
+            key,
+        )?;
     config.alpn_protocols = vec![ALPN.to_vec()];
     config.send_tls13_tickets = 0;
     config.session_storage = Arc::new(NoServerSessionStorage {});
@@ -220,10 +223,7 @@ mod tests {
         );
         let mixed =
             ServerIdentity::from_der(one.certificate().to_vec(), other.dangerous_key().clone());
-        assert!(matches!(
-            server_config(&mixed),
-            Err(TlsError::Unusable(_))
-        ));
+        assert!(matches!(server_config(&mixed), Err(TlsError::Unusable(_))));
     }
 
     /// REQ-002: only a whole Ed25519 SubjectPublicKeyInfo is a raw key.

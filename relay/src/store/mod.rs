@@ -99,8 +99,8 @@ pub fn check(path: &Path) -> Result<SqliteStore, OpenError> {
 
 fn adopt(path: &Path) -> Result<SqliteStore, OpenError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(path, flags)
-        .map_err(|error| explain(path, error.into()))?;
+    let connection =
+        Connection::open_with_flags(path, flags).map_err(|error| explain(path, error.into()))?;
     verify(&connection).map_err(|error| explain(path, error))?;
     SqliteStore::new(connection).map_err(|error| explain(path, error))
 }
@@ -141,12 +141,16 @@ fn unusable(path: &Path, reason: String) -> OpenError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use mortise_protocol::store::{Space, Store as _, Write, conformance};
+    use mortise_protocol::store::{Reader as _, Space, Store as _, Write, conformance};
     use std::cell::Cell;
     use std::os::unix::fs::FileExt as _;
 
     fn mode(path: &Path) -> u32 {
-        std::fs::metadata(path).expect("metadata").permissions().mode() & 0o777
+        std::fs::metadata(path)
+            .expect("metadata")
+            .permissions()
+            .mode()
+            & 0o777
     }
 
     fn filled(path: &Path) {
@@ -178,7 +182,10 @@ mod tests {
         filled(&path);
         assert_eq!(mode(&path), 0o600);
         let store = check(&path).expect("whole");
-        assert_eq!(store.range(Space(1), b"", b"", 9_999).expect("range").len(), 2_000);
+        assert_eq!(
+            store.range(Space(1), b"", b"", 9_999).expect("range").len(),
+            2_000
+        );
     }
 
     #[test]
