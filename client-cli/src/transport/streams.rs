@@ -1,4 +1,4 @@
-//! The streams of one connection: live, submit, and one per unary request (REQ-045).
+//! The streams of one connection: live, submit, and one per unary request (REQ-041).
 //!
 //! One task per lane and per open request, all owned by [`Streams`] and aborted when it is dropped. Every
 //! queue is bounded, by count and by bytes. A stream that ends while an answer is owed ends the connection.

@@ -136,7 +136,10 @@ fn raw_ed25519(spki: &[u8]) -> Option<PublicKey> {
 }
 
 /// Who is on the other end of a connection, and what its access proofs are bound to (REQ-002, REQ-052).
-pub(crate) fn peer(connection: &quinn::Connection) -> Option<(PublicKey, ConnectionBinding)> {
+///
+/// `None` for a connection that [`server_config`] would not have let through.
+#[must_use]
+pub fn peer(connection: &quinn::Connection) -> Option<(PublicKey, ConnectionBinding)> {
     let identity = connection.peer_identity()?;
     let shown = identity.downcast::<Vec<CertificateDer<'static>>>().ok()?;
     let key = raw_ed25519(shown.first()?)?;
