@@ -35,7 +35,10 @@ fn stderr(output: &Output) -> String {
 fn initialised() -> (TempDir, std::path::PathBuf, Value) {
     let dir = tempfile::tempdir().expect("dir");
     let data = dir.path().join("data");
-    let made = json(&output(&["init", "--listen", "127.0.0.1:0", "--json"], &data));
+    let made = json(&output(
+        &["init", "--listen", "127.0.0.1:0", "--json"],
+        &data,
+    ));
     (dir, data, made)
 }
 
@@ -83,7 +86,10 @@ fn a_relay_is_made_run_asked_and_stopped() {
     let running = Running::start(&data);
     assert_eq!(running.listening["event"], "listening");
     assert_eq!(running.listening["fingerprint"], made["fingerprint"]);
-    let address = running.listening["address"].as_str().expect("address").to_owned();
+    let address = running.listening["address"]
+        .as_str()
+        .expect("address")
+        .to_owned();
     assert!(!address.ends_with(":0"), "{address}");
 
     let status = json(&output(&["status", "--json"], &data));
@@ -113,7 +119,11 @@ fn failures_have_their_exit_codes() {
     assert!(stderr(&again).contains("not empty"), "{}", stderr(&again));
     let nowhere = output(&["run"], dir.path());
     assert_eq!(code(&nowhere), Some(3));
-    assert!(stderr(&nowhere).contains("mortise-relay init"), "{}", stderr(&nowhere));
+    assert!(
+        stderr(&nowhere).contains("mortise-relay init"),
+        "{}",
+        stderr(&nowhere)
+    );
 
     let taken = std::net::UdpSocket::bind("127.0.0.1:0").expect("bind");
     let address = taken.local_addr().expect("address").to_string();
@@ -149,7 +159,11 @@ fn another_relays_database_is_refused() {
     std::fs::copy(other.join("relay.db"), data.join("relay.db")).expect("copy");
     let refused = output(&["run"], &data);
     assert_eq!(code(&refused), Some(5), "{}", stderr(&refused));
-    assert!(stderr(&refused).contains("statement key"), "{}", stderr(&refused));
+    assert!(
+        stderr(&refused).contains("statement key"),
+        "{}",
+        stderr(&refused)
+    );
 }
 
 #[test]
@@ -159,7 +173,13 @@ fn help_has_examples_and_exit_codes() {
         .output()
         .expect("run");
     let text = String::from_utf8(help.stdout).expect("text");
-    for part in ["Examples:", "Exit codes:", "  5  storage", "claim-token", "fsck"] {
+    for part in [
+        "Examples:",
+        "Exit codes:",
+        "  5  storage",
+        "claim-token",
+        "fsck",
+    ] {
         assert!(text.contains(part), "{part} is missing from:\n{text}");
     }
 }

@@ -270,31 +270,47 @@ impl Organisation {
         }
     }
 
-    /// Invites and admits another device of the owner.
-    pub(crate) async fn add_device(&mut self, connection: &mut Connection, n: u8) -> Device {
+    /// Invites another device of the owner.
+    pub(crate) async fn invite_device(&mut self, owner: &mut Connection, n: u8) -> Device {
         let device = Device::new(n, self.owner.user);
-        let (invitation, key) = (InvitationId([n; 16]), SigningKey::from_seed(&[n; 32]));
         let invite = self.sign(vec![Op::Invite {
-            invitation,
+            invitation: InvitationId([n; 16]),
             user: device.user,
-            key: key.public(),
+            key: invitation_key(n).public(),
             expires_at_ms: now_ms() + 3_600_000,
         }]);
-        let redeem = {
-            let signer = EntrySigner::Invitation(invitation);
-            let ops = vec![device.add(self.org)];
-            let entry = sign_entry(self.org, self.head, now_ms(), signer, &key, ops);
-            self.append(&entry)
-        };
-        for (id, request) in [(900, invite), (901, redeem)] {
-            let (answer, _) = exchange(connection, id, request).await;
-            assert!(
-                matches!(answer, Response::RosterAppended { .. }),
-                "{answer:?}"
-            );
-        }
+        let (answer, _) = exchange(owner, 900, invite).await;
+        assert!(
+            matches!(answer, Response::RosterAppended { .. }),
+            "{answer:?}"
+        );
         device
     }
+
+    /// Signs the entry by which an invited device joins.
+    pub(crate) fn redeem(&mut self, device: &Device, n: u8) -> Request {
+        let signer = EntrySigner::Invitation(InvitationId([n; 16]));
+        let ops = vec![device.add(self.org)];
+        let key = invitation_key(n);
+        let entry = sign_entry(self.org, self.head, now_ms(), signer, &key, ops);
+        self.append(&entry)
+    }
+
+    /// Invites and admits another device of the owner.
+    pub(crate) async fn add_device(&mut self, owner: &mut Connection, n: u8) -> Device {
+        let device = self.invite_device(owner, n).await;
+        let redeem = self.redeem(&device, n);
+        let (answer, _) = exchange(owner, 901, redeem).await;
+        assert!(
+            matches!(answer, Response::RosterAppended { .. }),
+            "{answer:?}"
+        );
+        device
+    }
+}
+
+fn invitation_key(n: u8) -> SigningKey {
+    SigningKey::from_seed(&[n; 32])
 }
 
 pub(crate) const NOBODY: OrgId = OrgId([9; 32]);

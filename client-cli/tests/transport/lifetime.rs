@@ -74,6 +74,33 @@ async fn strangers_are_closed_after_a_while() {
     fixture.relay.shutdown().await;
 }
 
+/// REQ-054: who joins on a connection is admitted on it, without another `Hello`.
+#[tokio::test]
+async fn whoever_joins_may_stay() {
+    let fixture = Fixture::with(|config| {
+        config.unadmitted_timeout = Duration::from_millis(500);
+    })
+    .await;
+    let (mut organisation, mut owner) = Organisation::found(&fixture).await;
+    let device = organisation.invite_device(&mut owner, 2).await;
+    let mut joiner = fixture
+        .connect(device.transport.clone())
+        .await
+        .expect("connect");
+    exchange(&mut joiner, 1, hello(organisation.org)).await;
+    let entry = organisation.redeem(&device, 2);
+    let (answer, _) = exchange(&mut joiner, 2, entry).await;
+    assert!(
+        matches!(answer, Response::RosterAppended { .. }),
+        "{answer:?}"
+    );
+    // The stranger came later, and is closed first: by then the joiner would have been, too.
+    let mut stranger = fixture.connect(key(1)).await.expect("connect");
+    assert_eq!(ended(&mut stranger).await, closed(CloseCode::TIMEOUT));
+    organisation.greet(&mut joiner, 3).await;
+    fixture.relay.shutdown().await;
+}
+
 /// REQ-049: a relay that shuts down says so.
 #[tokio::test]
 async fn a_shutdown_is_announced() {

@@ -11,7 +11,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use mortise_protocol::identity::{Hash, PublicKey};
 use mortise_protocol::store::SqliteStore;
-use mortise_protocol::wire::{ClientToRelay, CloseCode, ConnectionBinding, RelayToClient, limits};
+use mortise_protocol::wire::{
+    ClientToRelay, CloseCode, ConnectionBinding, RelayToClient, Response, limits,
+};
 use tls_codec::Size as _;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tracing::{error, warn};
@@ -199,7 +201,12 @@ impl Committer {
         let Some(outbox) = self.registry.get(&conn) else {
             return Ok(());
         };
+        // The entry may be the one that admits this connection's own key (REQ-054).
+        let joined = is_appended(&frame) && !outbox.is_admitted();
         let result = outbox.push(stream, frame);
+        if joined && self.core.is_admitted(conn) {
+            outbox.admit();
+        }
         if let Err(error) = result {
             outbox.close(match error {
                 PushError::Full => CloseCode::TOO_SLOW,
@@ -300,6 +307,13 @@ impl Batch {
         }
         self.held.push((of_connection, waiting.held));
     }
+}
+
+fn is_appended(frame: &RelayToClient) -> bool {
+    let RelayToClient::Response { response, .. } = frame else {
+        return false;
+    };
+    matches!(response, Response::RosterAppended { .. })
 }
 
 fn close_code(reason: CloseReason) -> CloseCode {

@@ -131,7 +131,7 @@ impl Outbox {
                 }
             )
         {
-            self.admitted.send_replace(true);
+            self.admit();
         }
         let bytes = frame.tls_serialized_len();
         let mut queues = self.lock();
@@ -189,14 +189,19 @@ impl Outbox {
         })
     }
 
-    /// Resolves when a `Hello` was answered with admission.
+    /// The connection belongs to an admitted device.
+    pub(crate) fn admit(&self) {
+        self.admitted.send_replace(true);
+    }
+
+    /// Resolves when the connection belongs to an admitted device.
     pub(crate) async fn admission(&self) {
         let mut admitted = self.admitted.subscribe();
         // As above.
         let _ = admitted.wait_for(|admitted| *admitted).await;
     }
 
-    /// Whether a `Hello` was answered with admission.
+    /// Whether the connection belongs to an admitted device.
     pub(crate) fn is_admitted(&self) -> bool {
         *self.admitted.borrow()
     }
@@ -252,7 +257,8 @@ mod tests {
         assert_eq!(outbox.push(STREAM, answer()), Ok(()));
         let push = RelayToClient::Push(Push::InboxWaiting);
         assert_eq!(outbox.push(STREAM, push), Err(PushError::NoStream));
-        assert_eq!((outbox.lock().frames, outbox.lock().bytes), (0, 0));
+        let queues = outbox.lock();
+        assert_eq!((queues.frames, queues.bytes), (0, 0));
     }
 
     #[tokio::test]
