@@ -315,6 +315,7 @@ impl State {
     /// Asks for what the connection as a whole needs.
     pub(super) fn pump_link(&mut self) {
         let head = self.roster.head().seq;
+        let knows_directory = self.roster.directory_commitment().is_some();
         let Some(link) = self.online() else { return };
         let roster =
             link.relay_head.max(link.need_roster) > head && !link.asks(&Asked::FetchRoster);
@@ -322,7 +323,7 @@ impl State {
             && link.need_roster <= head
             && link.relay_head <= head
             && !link.asks(&Asked::FetchInbox);
-        let slots = std::mem::take(&mut link.slots_waiting);
+        let slots = knows_directory && std::mem::take(&mut link.slots_waiting);
         if roster {
             self.ask(Asked::FetchRoster, Request::FetchRoster { after: head });
         }
@@ -344,6 +345,11 @@ impl State {
         let Some(suite) = self.roster.suite().filter(|s| is_allowed_suite(*s)) else {
             return Ok(());
         };
+        // The whole chain is verified before anybody can add this device (REQ-020).
+        let head = self.roster.head().seq;
+        if !self.is_admitted() || self.online().is_none_or(|link| link.relay_head > head) {
+            return Ok(());
+        }
         let Some((left, has_last_resort)) = self.online().and_then(|link| link.key_packages.take())
         else {
             return Ok(());

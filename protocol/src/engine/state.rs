@@ -209,10 +209,12 @@ impl State {
 
     fn next_wake(&self) -> Option<u64> {
         let link = self.link.as_ref()?;
+        let now = self.now_ms;
+        // What is due already waits for something else than time.
+        let duties = self.duties.values().chain(self.attest_at.values());
         [
             link.next_deadline(),
-            self.duties.values().min().copied(),
-            self.attest_at.values().min().copied(),
+            duties.copied().filter(|at| *at > now).min(),
             self.retry_at,
         ]
         .into_iter()
