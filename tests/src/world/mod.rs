@@ -5,6 +5,7 @@
 
 mod network;
 mod person;
+mod talk;
 
 use std::collections::BTreeMap;
 
@@ -21,6 +22,7 @@ use rand_chacha::ChaCha12Rng;
 
 pub use network::{Faults, Flight};
 pub use person::{Person, PersonId};
+pub use talk::wall_clock_ms;
 
 use network::Network;
 
