@@ -276,21 +276,19 @@ impl World {
                 conn,
                 stream,
                 frame,
-            }) => {
-                if self.relay.is_some() && self.network.is_open(conn) {
-                    self.relay_step(vec![Input::Frame {
-                        conn,
-                        stream,
-                        frame,
-                    }]);
-                }
+            }) if self.relay.is_some() && self.network.is_open(conn) => {
+                self.relay_step(vec![Input::Frame {
+                    conn,
+                    stream,
+                    frame,
+                }]);
             }
             Some(Flight::ToDevice { conn, frame }) => {
                 if let Some(id) = self.network.owner(conn) {
                     self.deliver_to(id, frame);
                 }
             }
-            None => {}
+            Some(Flight::ToRelay { .. }) | None => {}
         }
     }
 
