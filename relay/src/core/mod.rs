@@ -98,7 +98,7 @@ pub enum Output {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum CloseReason {
-    /// An order named the device (REQ-062).
+    /// An order named the device (REQ-062); `REMOVED` on the wire (REQ-049).
     Removed,
 }
 
@@ -186,10 +186,10 @@ impl Core {
         })
     }
 
-    /// Decides a batch: one transaction, one durable commit, and only then the outputs (REQ-055).
+    /// Decides a batch: one transaction, one durable commit, and only then the outputs (REQ-070).
     ///
     /// If the commit fails, nothing happened and every question of the batch is refused with
-    /// `STORAGE`. A full disk may be tried again; after any other failure the core has stopped.
+    /// `STORAGE`. A full disk may be tried again; after any other failure the core has stopped (REQ-072).
     pub fn step(&mut self, store: &mut dyn Store, now_ms: u64, inputs: Vec<Input>) -> Vec<Output> {
         if self.stopped {
             return self.refuse_all(&inputs);

@@ -2,9 +2,9 @@
 
 use mortise_protocol::identity::{OrgId, RosterSeq, sha256};
 use mortise_protocol::roster::{
-    EntrySigner, Head, InvitationStatus, Roster, RosterError, SignedEntry, check_issue_time,
+    EntrySigner, InvitationStatus, Roster, RosterError, SignedEntry, check_issue_time,
 };
-use mortise_protocol::wire::{Refusal, Response, RosterHead, limits};
+use mortise_protocol::wire::{Refusal, Response, limits};
 use tls_codec::VLByteVec;
 
 use super::layout::{self, CLAIM_TOKENS, ROSTER, of_org};
@@ -14,7 +14,7 @@ use super::{ConnId, StreamId};
 impl Turn<'_> {
     /// Notes the organisation and the stream for pushes, and says where things stand.
     pub(super) fn hello(&mut self, conn: ConnId, stream: StreamId, org: OrgId) -> Answer {
-        let head = wire_head(self.roster(org)?.head());
+        let head = self.roster(org)?.head();
         // A connection is for one organisation, and so is what it subscribes to.
         if self.org_of(conn).is_some_and(|before| before != org) {
             return Err(Refusal::Malformed.into());
@@ -51,7 +51,7 @@ impl Turn<'_> {
             return Err(Refusal::ClaimToken.into());
         }
         if let Some(roster) = existing {
-            let head = wire_head(roster.head());
+            let head = roster.head();
             return Err(Refusal::RosterConflict { head }.into());
         }
         self.check_clock(&entry)?;
@@ -66,13 +66,13 @@ impl Turn<'_> {
         Ok(appended(&entry))
     }
 
-    /// Entries after `after`; to a stranger, the one entry that an open invitation's link pins (REQ-054).
+    /// Entries after `after`; to a stranger one entry, if it is the head or what an open invitation pins (REQ-054).
     pub(super) fn fetch_roster(&mut self, conn: ConnId, org: OrgId, after: RosterSeq) -> Answer {
         let roster = self.roster(org)?;
-        let head = wire_head(roster.head());
+        let head = roster.head();
         let limit = if self.caller(conn).is_some() {
             limits::MAX_ROSTER_PAGE
-        } else if precedes_open_invitation(roster, after.next()) {
+        } else if open_to_strangers(roster, after.next()) {
             1
         } else {
             return Err(Refusal::NotAdmitted.into());
@@ -122,9 +122,7 @@ impl Turn<'_> {
 
     fn refuse_entry(&self, error: &RosterError) -> Refusal {
         match error {
-            RosterError::Conflict { head } => Refusal::RosterConflict {
-                head: wire_head(*head),
-            },
+            RosterError::Conflict { head } => Refusal::RosterConflict { head: *head },
             RosterError::IssueTime { .. } => Refusal::Clock {
                 now_ms: self.now_ms,
             },
@@ -138,11 +136,13 @@ fn holds(roster: &Roster, entry: &SignedEntry) -> bool {
     roster.org() == entry.tbs().org && roster.hash_at(entry.tbs().seq) == Some(entry.hash())
 }
 
-/// Whether a link that can still be used pins the entry at `seq`: the one before its Invite (REQ-020).
-fn precedes_open_invitation(roster: &Roster, seq: RosterSeq) -> bool {
-    roster
+/// Whether somebody who joins needs the entry at `seq`: the head, or the one before an Invite that is still open
+/// (REQ-020). Serving any entry, one by one, would show the whole roster to whoever knows the organisation's id.
+fn open_to_strangers(roster: &Roster, seq: RosterSeq) -> bool {
+    let pinned = roster
         .invitations()
-        .any(|(_, i)| i.issued == seq.next() && i.status == InvitationStatus::Open)
+        .any(|(_, i)| i.issued == seq.next() && i.status == InvitationStatus::Open);
+    pinned || seq == roster.head().seq
 }
 
 fn entry_key(entry: &SignedEntry) -> Vec<u8> {
@@ -151,14 +151,5 @@ fn entry_key(entry: &SignedEntry) -> Vec<u8> {
 
 /// The head after an entry is the entry: a retry is told what the first try was told.
 fn appended(entry: &SignedEntry) -> Response {
-    Response::RosterAppended {
-        head: wire_head(entry.head()),
-    }
-}
-
-fn wire_head(head: Head) -> RosterHead {
-    RosterHead {
-        seq: head.seq,
-        hash: head.hash,
-    }
+    Response::RosterAppended { head: entry.head() }
 }

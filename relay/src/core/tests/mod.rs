@@ -1,0 +1,10 @@
+//! The relay's rules, each positive and negative, against a real roster and fake MLS ciphertext.
+
+mod append_rule;
+mod fixture;
+mod membership;
+mod orders;
+mod stock;
+mod storage;
+mod subscriptions;
+mod welcomes;
