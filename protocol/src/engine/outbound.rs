@@ -187,7 +187,9 @@ impl State {
         };
         let sub = link.subs.get_mut(&id).filter(|sub| sub.epoch == row.epoch);
         let Some(sub) = sub else {
-            self.subscribe(id, row, access_key);
+            if link.may_catch_up(id) {
+                self.subscribe(id, row, access_key);
+            }
             return false;
         };
         let at_end = sub

@@ -193,7 +193,11 @@ impl State {
         self.pump_link();
         self.pump_roster(tx)?;
         // Work on one group may make another dirty, never the same one again without an input.
-        while let Some(group) = self.dirty.pop_first() {
+        while let Some(group) = self
+            .dirty
+            .pop_first()
+            .or_else(|| self.link.as_mut()?.next_waiting())
+        {
             self.pump_group(tx, group)?;
         }
         if let Some(wake) = self.next_wake() {
