@@ -5,7 +5,7 @@ use mortise_protocol::roster::Roster;
 use mortise_protocol::store::Store;
 
 use super::layout::ORG_GROUPS;
-use super::{Core, CoreError};
+use super::{ConnId, Core, CoreError};
 
 /// One organisation in numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +38,17 @@ pub struct Status {
 }
 
 impl Core {
+    /// Whether the connection has said `Hello` and belongs to an admitted device, now.
+    #[must_use]
+    pub fn is_admitted(&self, conn: ConnId) -> bool {
+        let device = || {
+            let connection = self.connections.at(conn)?;
+            let roster = self.rosters.at(connection.hello?.0)?;
+            roster.device_by_transport_key(&connection.transport_key)
+        };
+        device().is_some_and(|(_, record)| record.is_admitted())
+    }
+
     /// The relay in numbers.
     ///
     /// # Errors
