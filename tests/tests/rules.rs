@@ -569,3 +569,24 @@ fn a_refused_message_is_made_again_and_arrives() {
     assert_eq!(texts.len(), 1 + 18, "{texts:?}");
     assert_eq!(room.world.texts(bob, room.group), texts);
 }
+
+/// REQ-056: who was away reads every log to its end, a few at a time.
+#[test]
+fn many_groups_are_caught_up_with() {
+    let (mut world, people) = World::with_people(9, SUITE_CLASSICAL, &["Ann", "Bob"]);
+    let (ann, bob) = (people[0], people[1]);
+    let groups: Vec<_> = (0..40).map(|_| world.group(ann, &[bob])).collect();
+    world.people[bob.0].asleep = true;
+    world.disconnect(bob);
+    for group in &groups {
+        world.say(ann, *group, "while you were away");
+    }
+    world.settle();
+    world.people[bob.0].asleep = false;
+    world.connect(bob);
+    world.settle();
+    assert!(world.is_quiet());
+    for group in groups {
+        assert_eq!(world.texts(bob, group), ["while you were away"]);
+    }
+}
