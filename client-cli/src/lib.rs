@@ -1,1 +1,3 @@
 //! The Mortise client library.
+
+pub mod transport;

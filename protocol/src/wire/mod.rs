@@ -4,11 +4,13 @@
 //! This module must never interpret what is encrypted.
 
 pub mod aad;
+mod close;
 mod frame;
 pub mod limits;
 pub mod log;
 
 pub use crate::roster::Head as RosterHead;
+pub use close::CloseCode;
 pub use frame::{FRAME_HEADER_BYTES, FrameError, decode_frame_length, encode_frame};
 pub use log::{AccessProof, ConnectionBinding, LogRecord, Purpose, RecordBody};
 
