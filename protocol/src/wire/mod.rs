@@ -16,7 +16,7 @@ pub use log::{AccessProof, ConnectionBinding, LogRecord, Purpose, RecordBody};
 
 use tls_codec::{TlsDeserialize, TlsSerialize, TlsSize, VLByteVec};
 
-use crate::identity::{DeviceId, Epoch, GroupId, Hash, LogSeq, OrgId, PublicKey, RosterSeq, Slot};
+use crate::identity::{DeviceId, Epoch, GroupId, LogSeq, OrgId, PublicKey, RosterSeq, Slot};
 
 /// The protocol on the wire (TLS ALPN).
 pub const ALPN: &[u8] = b"mortise/1";
@@ -490,7 +490,7 @@ pub enum Refusal {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::identity::{decode, encode};
+    use crate::identity::{Hash, decode, encode};
 
     /// REQ-041: every kind of frame decodes to what was encoded; truncated or longer ones are refused.
     #[test]

@@ -1,0 +1,125 @@
+//! KeyPackages: made with our own lifetimes, read with our own checks.
+
+use openmls::prelude::tls_codec::{Deserialize as _, Serialize as _};
+use openmls::prelude::{
+    Ciphersuite, KeyPackage, KeyPackageIn, Lifetime, MlsMessageBodyIn, MlsMessageIn, MlsMessageOut,
+    ProtocolVersion,
+};
+use openmls_rust_crypto::RustCrypto;
+
+use super::{DeviceCredential, Me, MlsProvider, MlsSigner, capabilities};
+use crate::identity::PublicKey;
+use crate::wire::limits;
+
+/// A KeyPackage that cannot be made or used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum KeyPackageError {
+    /// The suite is not one of ours.
+    #[error("ciphersuite {0:#06x} is not allowed")]
+    Suite(u16),
+    /// openmls could not make it; nothing was stored.
+    #[error("a KeyPackage could not be made")]
+    Make,
+    /// It does not decode or verify.
+    #[error("the KeyPackage is not valid")]
+    Invalid,
+    /// Its leaf's credential is not ours.
+    #[error("the KeyPackage's credential is not of this protocol")]
+    Credential,
+    /// Less than 56 days are left, or it claims to live longer than 84 days.
+    #[error("the KeyPackage's lifetime is not acceptable")]
+    Lifetime,
+}
+
+/// How far a maker's clock may be ahead, seconds.
+const CLOCK_SLACK_S: u64 = 3_600;
+
+/// Makes a KeyPackage and stores its private keys; returns the MLSMessage (REQ-092).
+///
+/// # Errors
+/// [`KeyPackageError::Suite`], [`KeyPackageError::Make`].
+pub fn make_key_package(
+    provider: &MlsProvider<'_, '_>,
+    me: &Me<'_>,
+    suite: u16,
+    last_resort: bool,
+    now_ms: u64,
+) -> Result<Vec<u8>, KeyPackageError> {
+    let suite = suite_of(suite)?;
+    let now_s = now_ms / 1_000;
+    let lifetime = Lifetime::init(
+        now_s.saturating_sub(CLOCK_SLACK_S),
+        now_s + limits::KEY_PACKAGE_LIFETIME_MS / 1_000 - CLOCK_SLACK_S,
+    );
+    let mut builder = KeyPackage::builder()
+        .key_package_lifetime(lifetime)
+        .leaf_node_capabilities(capabilities(suite));
+    if last_resort {
+        builder = builder.mark_as_last_resort();
+    }
+    let bundle = builder
+        .build(suite, provider, &MlsSigner(me.key), me.credential())
+        .map_err(|_| KeyPackageError::Make)?;
+    MlsMessageOut::from(bundle.key_package().clone())
+        .tls_serialize_detached()
+        .map_err(|_| KeyPackageError::Make)
+}
+
+pub(super) fn suite_of(suite: u16) -> Result<Ciphersuite, KeyPackageError> {
+    if !super::is_allowed_suite(suite) {
+        return Err(KeyPackageError::Suite(suite));
+    }
+    Ciphersuite::try_from(suite).map_err(|_| KeyPackageError::Suite(suite))
+}
+
+/// A KeyPackage that has been checked, and whose it says it is.
+#[derive(Clone, Debug)]
+pub struct ReadKeyPackage {
+    /// For a commit.
+    pub(super) key_package: KeyPackage,
+    /// Whose it says it is; compare with the roster.
+    pub credential: DeviceCredential,
+    /// The leaf's signature key; compare with the roster.
+    pub key: PublicKey,
+}
+
+/// Reads and verifies a KeyPackage that was claimed from the relay (REQ-092).
+///
+/// # Errors
+/// [`KeyPackageError`].
+pub fn read_key_package(
+    crypto: &RustCrypto,
+    suite: u16,
+    now_ms: u64,
+    bytes: &[u8],
+) -> Result<ReadKeyPackage, KeyPackageError> {
+    let suite = suite_of(suite)?;
+    let message =
+        MlsMessageIn::tls_deserialize_exact(bytes).map_err(|_| KeyPackageError::Invalid)?;
+    let MlsMessageBodyIn::KeyPackage(unverified) = message.extract() else {
+        return Err(KeyPackageError::Invalid);
+    };
+    let key_package = KeyPackageIn::validate(unverified, crypto, ProtocolVersion::Mls10)
+        .map_err(|_| KeyPackageError::Invalid)?;
+    if key_package.ciphersuite() != suite {
+        return Err(KeyPackageError::Invalid);
+    }
+    let lifetime = key_package.life_time();
+    let now_s = now_ms / 1_000;
+    let left = lifetime.not_after().saturating_sub(now_s);
+    if !lifetime.has_acceptable_range() || left < limits::KEY_PACKAGE_MIN_LEFT_MS / 1_000 {
+        return Err(KeyPackageError::Lifetime);
+    }
+    let leaf = key_package.leaf_node();
+    let credential =
+        DeviceCredential::read(leaf.credential()).ok_or(KeyPackageError::Credential)?;
+    let key = <[u8; 32]>::try_from(leaf.signature_key().as_slice())
+        .map(PublicKey)
+        .map_err(|_| KeyPackageError::Credential)?;
+    Ok(ReadKeyPackage {
+        key_package,
+        credential,
+        key,
+    })
+}
