@@ -4,6 +4,7 @@
 //! engine decides; this crate owns what it must not know: files, sockets, the clock, the system's randomness.
 
 pub mod database;
+pub mod driver;
 pub mod error;
 pub mod exit;
 pub mod keystore;
