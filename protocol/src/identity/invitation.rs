@@ -8,7 +8,7 @@ use rand::RngCore;
 use tls_codec::{TlsDeserialize, TlsSerialize, TlsSize, VLByteVec};
 use zeroize::{Zeroize, Zeroizing};
 
-use super::{Hash, InvitationId, OrgId, PublicKey, RosterSeq, SigningKey, decode, encode};
+use super::{Hash, InvitationId, OrgId, PublicKey, RosterSeq, SigningKey, UserId, decode, encode};
 
 /// Argon2id memory, KiB (REQ-021).
 pub(super) const ARGON2_MEMORY_KIB: u32 = 64 * 1024;
@@ -98,6 +98,8 @@ pub struct JoinLink {
     pub pin_seq: RosterSeq,
     /// Its hash.
     pub pin_hash: Hash,
+    /// Whom it is for.
+    pub user: UserId,
     /// The invitation.
     pub invitation: InvitationId,
     /// The capability.
@@ -112,6 +114,7 @@ struct LinkBody {
     org: OrgId,
     pin_seq: RosterSeq,
     pin_hash: Hash,
+    user: UserId,
     invitation: InvitationId,
     secret: [u8; 32],
 }
@@ -133,6 +136,7 @@ impl JoinLink {
             org: self.org,
             pin_seq: self.pin_seq,
             pin_hash: self.pin_hash,
+            user: self.user,
             invitation: self.invitation,
             secret: self.secret.0,
         }));
@@ -152,6 +156,7 @@ impl JoinLink {
             org: body.org,
             pin_seq: body.pin_seq,
             pin_hash: body.pin_hash,
+            user: body.user,
             invitation: body.invitation,
             secret: InvitationSecret(body.secret),
         })
@@ -241,6 +246,7 @@ mod tests {
             org: OrgId([2; 32]),
             pin_seq: RosterSeq(3),
             pin_hash: Hash([4; 32]),
+            user: UserId([7; 16]),
             invitation: InvitationId([5; 16]),
             secret: InvitationSecret([6; 32]),
         }

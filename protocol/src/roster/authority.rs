@@ -83,9 +83,10 @@ impl Role {
     /// How much a role is trusted with; going down is a demotion (REQ-023).
     pub(super) const fn rank(self) -> u8 {
         match self {
-            Self::Owner => 3,
-            Self::Admin => 2,
-            Self::Supervisor | Self::Auditor | Self::Member | Self::Bot => 1,
+            Self::Owner => 4,
+            Self::Admin => 3,
+            Self::Supervisor | Self::Auditor => 2,
+            Self::Member | Self::Bot => 1,
             Self::Guest => 0,
         }
     }

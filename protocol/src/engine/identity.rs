@@ -1,0 +1,154 @@
+//! Who this device is: stored once, before anything is sent that depends on it.
+
+use std::sync::Arc;
+
+use rand::RngCore;
+use serde::{Deserialize, Serialize};
+use zeroize::{Zeroize, Zeroizing};
+
+use super::rows::{META, from_bytes, load, put, to_bytes};
+use super::{EngineError, RelayAddress};
+use crate::identity::{
+    DeviceId, DirectoryKey, Hash, OrgId, RosterSeq, SealSecret, SigningKey, UserId,
+};
+use crate::store::{Reader, Store, Tx, Write, commit};
+
+const IDENTITY: &[u8] = b"identity";
+const DIRECTORY_KEY: &[u8] = b"directory key";
+
+/// A device's keys and what it knows about where it belongs.
+#[derive(Debug)]
+pub struct Identity {
+    /// The organisation.
+    pub org: OrgId,
+    /// Whose device.
+    pub user: UserId,
+    /// Which device.
+    pub device: DeviceId,
+    /// Where the relay is.
+    pub relay: RelayAddress,
+    pub(super) mls: Arc<SigningKey>,
+    pub(super) transport: Arc<SigningKey>,
+    pub(super) seal: Arc<SealSecret>,
+    /// Roster entries whose hashes are known beforehand: the chain must contain them (REQ-020).
+    pub(super) pins: Vec<(RosterSeq, Hash)>,
+    /// Only a founder has it from the start.
+    pub(super) directory: Option<DirectoryKey>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct IdentityRow {
+    org: OrgId,
+    user: UserId,
+    relay: String,
+    relay_key: Hash,
+    mls: [u8; 32],
+    transport: [u8; 32],
+    seal: [u8; 32],
+    pins: Vec<(RosterSeq, Hash)>,
+}
+
+impl Drop for IdentityRow {
+    fn drop(&mut self) {
+        self.mls.zeroize();
+        self.transport.zeroize();
+        self.seal.zeroize();
+    }
+}
+
+impl Identity {
+    pub(super) fn generate(
+        rng: &mut dyn RngCore,
+        org: OrgId,
+        user: UserId,
+        relay: RelayAddress,
+    ) -> Self {
+        let mls = SigningKey::generate(rng);
+        Self {
+            org,
+            user,
+            device: mls.public().device_id(),
+            relay,
+            mls: Arc::new(mls),
+            transport: Arc::new(SigningKey::generate(rng)),
+            seal: Arc::new(SealSecret::new(SigningKey::generate(rng))),
+            pins: Vec::new(),
+            directory: None,
+        }
+    }
+
+    pub(super) fn load(reader: &dyn Reader) -> Result<Option<Self>, EngineError> {
+        let tx = Tx::new(reader);
+        let Some(bytes) = tx.get(META, IDENTITY)?.map(Zeroizing::new) else {
+            return Ok(None);
+        };
+        let row: IdentityRow = from_bytes(&bytes)?;
+        let mls = SigningKey::from_seed(&row.mls);
+        Ok(Some(Self {
+            org: row.org,
+            user: row.user,
+            device: mls.public().device_id(),
+            relay: RelayAddress {
+                address: row.relay.clone(),
+                key: row.relay_key,
+            },
+            mls: Arc::new(mls),
+            transport: Arc::new(SigningKey::from_seed(&row.transport)),
+            seal: Arc::new(SealSecret::new(SigningKey::from_seed(&row.seal))),
+            pins: row.pins.clone(),
+            directory: load::<[u8; 32]>(&tx, META, DIRECTORY_KEY)?.map(DirectoryKey::from_bytes),
+        }))
+    }
+
+    pub(super) fn store(&self, tx: &Tx<'_>) -> Result<(), EngineError> {
+        let row = IdentityRow {
+            org: self.org,
+            user: self.user,
+            relay: self.relay.address.clone(),
+            relay_key: self.relay.key,
+            mls: *self.mls.dangerous_seed(),
+            transport: *self.transport.dangerous_seed(),
+            seal: *self.seal.proving_key().dangerous_seed(),
+            pins: self.pins.clone(),
+        };
+        tx.put(META, IDENTITY, to_bytes(&row)?);
+        if let Some(key) = &self.directory {
+            store_directory_key(tx, key)?;
+        }
+        Ok(())
+    }
+}
+
+pub(super) fn store_directory_key(tx: &Tx<'_>, key: &DirectoryKey) -> Result<(), EngineError> {
+    put(tx, META, DIRECTORY_KEY, &*key.dangerous_bytes())
+}
+
+/// Whether the store holds an identity.
+///
+/// # Errors
+/// [`EngineError`].
+pub fn has_identity(store: &dyn Reader) -> Result<bool, EngineError> {
+    Ok(Identity::load(store)?.is_some())
+}
+
+/// Stores the identity, durably.
+///
+/// # Errors
+/// [`EngineError`].
+pub fn save_identity<S: Store>(store: &mut S, identity: &Identity) -> Result<(), EngineError> {
+    let batch: Vec<Write> = {
+        let tx = Tx::new(store);
+        identity.store(&tx)?;
+        tx.into_batch()?
+    };
+    commit(store, &batch)?;
+    Ok(())
+}
+
+/// The stored identity, for taking up an admission that was interrupted.
+///
+/// # Errors
+/// [`EngineError`].
+pub fn load_identity(store: &dyn Reader) -> Result<Option<Identity>, EngineError> {
+    Identity::load(store)
+}

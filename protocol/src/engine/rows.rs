@@ -1,0 +1,218 @@
+//! What the engine stores, and where. Stored types are not wire types; every value begins with a version byte.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use super::EngineError;
+use crate::identity::{DeviceId, Epoch, GroupId, Hash, LogSeq, RosterSeq, UserId};
+use crate::store::{Space, Tx};
+use crate::wire::log::LogCursor;
+
+/// Identity, cursors, the directory key; by name.
+pub(super) const META: Space = Space(0x20);
+/// Signed roster entries; by seq.
+pub(super) const ROSTER: Space = Space(0x21);
+/// [`GroupRow`]; by group.
+pub(super) const GROUPS: Space = Space(0x22);
+/// Log hashes of the current epoch; by group and count.
+pub(super) const LOG_HASHES: Space = Space(0x23);
+/// [`OutboxRow`]; by group and order.
+pub(super) const OUTBOX: Space = Space(0x24);
+/// [`IntentRow`]; by group and id.
+pub(super) const INTENTS: Space = Space(0x25);
+/// [`super::HistoryRecord`]; by group and log position.
+pub(super) const HISTORY: Space = Space(0x26);
+/// [`OrderRow`]; by group and order.
+pub(super) const ORDERS: Space = Space(0x27);
+/// [`RosterIntentRow`]; by id.
+pub(super) const ROSTER_INTENTS: Space = Space(0x28);
+
+const VERSION: u8 = 1;
+
+/// How a group stands for this device.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum GroupStatus {
+    /// Made here; the relay has not acknowledged it yet.
+    Creating,
+    /// A member.
+    Active,
+    /// Removed from it.
+    Removed,
+    /// An invalid commit is its head.
+    Stopped(String),
+}
+
+/// A group, apart from what openmls keeps.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct GroupRow {
+    pub(super) name: String,
+    pub(super) suite: u16,
+    pub(super) status: GroupStatus,
+    /// The newest record that was dealt with.
+    pub(super) cursor: LogSeq,
+    pub(super) epoch: Epoch,
+    /// The opening entry of `epoch`.
+    pub(super) entry_hash: Hash,
+    pub(super) log_count: u32,
+    pub(super) log_hash: Hash,
+    /// The newest record's fence.
+    pub(super) fence: RosterSeq,
+    /// `s` of the newest commit.
+    pub(super) commit_s: RosterSeq,
+    /// The newest `s` of each leaf.
+    pub(super) leaf_s: BTreeMap<DeviceId, RosterSeq>,
+    /// Records after this one have at least the fence `floor_fence`.
+    pub(super) floor_seq: LogSeq,
+    pub(super) floor_fence: RosterSeq,
+}
+
+impl GroupRow {
+    pub(super) fn log_cursor(&self) -> LogCursor {
+        LogCursor {
+            count: self.log_count,
+            hash: self.log_hash,
+        }
+    }
+
+    pub(super) fn set_log_cursor(&mut self, cursor: LogCursor) {
+        self.log_count = cursor.count;
+        self.log_hash = cursor.hash;
+    }
+}
+
+/// What kind of record an outbox row holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum OutboxKind {
+    Create,
+    Message,
+    Commit,
+    /// For the order.
+    Attestation(RosterSeq),
+}
+
+/// A record on its way; kept until it is met in the log or known not to be there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct OutboxRow {
+    pub(super) kind: OutboxKind,
+    /// The intent that explains it; none for duties.
+    pub(super) intent: Option<u64>,
+    pub(super) epoch: Epoch,
+    pub(super) record_id: Hash,
+    #[serde(with = "serde_bytes")]
+    pub(super) payload: Vec<u8>,
+    /// For a commit that adds: the devices and the Welcome.
+    pub(super) welcome: Option<(Vec<DeviceId>, serde_bytes::ByteBuf)>,
+    /// For a message: what it says, since nobody can decrypt their own.
+    pub(super) plaintext: Option<serde_bytes::ByteBuf>,
+    /// The relay has it.
+    pub(super) acked: bool,
+}
+
+/// What the user wants of a group.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Intent {
+    Send {
+        #[serde(with = "serde_bytes")]
+        content: Vec<u8>,
+    },
+    Add {
+        users: BTreeSet<UserId>,
+    },
+    Remove {
+        user: UserId,
+    },
+}
+
+/// An intent, and whether a record for it is on its way.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct IntentRow {
+    pub(super) intent: Intent,
+    pub(super) in_flight: bool,
+}
+
+/// What this device owes a group because of an order.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct OrderRow {
+    /// A commit that removed the order's devices was followed.
+    pub(super) rotated: bool,
+    /// This device's own statement is on its way or in the log.
+    pub(super) attested: bool,
+    /// Users other than ours whose devices have attested.
+    pub(super) seen: BTreeSet<UserId>,
+}
+
+/// A roster change that must survive a crash.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct RosterIntentRow {
+    /// `Vec<Op>` in the TLS presentation language.
+    #[serde(with = "serde_bytes")]
+    pub(super) ops: Vec<u8>,
+}
+
+/// `group || number`, so that a scan of the group's prefix is in numeric order.
+pub(super) fn key(group: GroupId, number: u64) -> Vec<u8> {
+    [&group.0[..], &number.to_be_bytes()].concat()
+}
+
+/// The number of a [`key`].
+pub(super) fn number(key: &[u8]) -> Result<u64, EngineError> {
+    key.last_chunk::<8>()
+        .map(|bytes| u64::from_be_bytes(*bytes))
+        .ok_or(EngineError::Damaged { row: "a key" })
+}
+
+pub(super) fn to_bytes<T: Serialize>(value: &T) -> Result<Vec<u8>, EngineError> {
+    let mut bytes = vec![VERSION];
+    bytes.extend(postcard::to_allocvec(value).map_err(|_| EngineError::Bug("encode a row"))?);
+    Ok(bytes)
+}
+
+pub(super) fn from_bytes<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, EngineError> {
+    const DAMAGED: EngineError = EngineError::Damaged { row: "a value" };
+    match bytes.split_first() {
+        Some((&VERSION, body)) => match postcard::take_from_bytes(body) {
+            Ok((value, [])) => Ok(value),
+            _ => Err(DAMAGED),
+        },
+        _ => Err(DAMAGED),
+    }
+}
+
+pub(super) fn put<T: Serialize>(
+    tx: &Tx<'_>,
+    space: Space,
+    key: impl Into<Vec<u8>>,
+    value: &T,
+) -> Result<(), EngineError> {
+    tx.put(space, key, to_bytes(value)?);
+    Ok(())
+}
+
+pub(super) fn load<T: DeserializeOwned>(
+    tx: &Tx<'_>,
+    space: Space,
+    key: &[u8],
+) -> Result<Option<T>, EngineError> {
+    tx.get(space, key)?.map(|v| from_bytes(&v)).transpose()
+}
+
+/// All rows of a group in a space keyed by [`key`].
+pub(super) fn of_group<T: DeserializeOwned>(
+    tx: &Tx<'_>,
+    space: Space,
+    group: GroupId,
+) -> Result<Vec<(u64, T)>, EngineError> {
+    tx.scan(space, &group.0)?
+        .into_iter()
+        .map(|(k, v)| Ok((number(&k)?, from_bytes(&v)?)))
+        .collect()
+}
+
+/// The number after the last one used in this space and group.
+pub(super) fn next_number(tx: &Tx<'_>, name: &str) -> Result<u64, EngineError> {
+    let key = format!("next {name}");
+    let next: u64 = load(tx, META, key.as_bytes())?.unwrap_or(1);
+    put(tx, META, key.into_bytes(), &(next + 1))?;
+    Ok(next)
+}
