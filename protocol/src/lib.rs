@@ -4,6 +4,7 @@
 //! randomness are arguments. The two documented exceptions come with openmls (see `ARCHITECTURE.md`).
 
 pub mod content;
+pub mod engine;
 pub mod group;
 pub mod identity;
 pub mod roster;

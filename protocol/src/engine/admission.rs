@@ -196,9 +196,7 @@ impl Admission {
                 let pinned = entries
                     .first()
                     .and_then(|bytes| SignedEntry::parse(bytes.as_slice()).ok())
-                    .is_some_and(|e| {
-                        e.hash() == link.pin_hash && e.tbs().seq == link.pin_seq
-                    });
+                    .is_some_and(|e| e.hash() == link.pin_hash && e.tbs().seq == link.pin_seq);
                 let Some(head) = self.head.filter(|_| pinned) else {
                     return Err(AdmissionError::PinMismatch);
                 };

@@ -275,7 +275,9 @@ pub enum CommandError {
     #[error("there is no such user; `mortise users` shows who there is")]
     UnknownUser,
     /// The users have no device that could be added.
-    #[error("{users} of the users to add have no device with a KeyPackage yet; ask them to come online once")]
+    #[error(
+        "{users} of the users to add have no device with a KeyPackage yet; ask them to come online once"
+    )]
     NoKeyPackages {
         /// How many users.
         users: usize,
@@ -322,7 +324,9 @@ pub enum Alarm {
         violation: crate::group::Violation,
     },
     /// The relay showed a roster that is not the one that was pinned or that somebody else was shown.
-    #[error("the relay has shown two different rosters: stop using it and compare with a colleague")]
+    #[error(
+        "the relay has shown two different rosters: stop using it and compare with a colleague"
+    )]
     RosterFork {
         /// At which entry.
         seq: RosterSeq,

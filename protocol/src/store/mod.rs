@@ -1,11 +1,11 @@
 //! The storage that every core stands on: an ordered key-value store with atomic batches.
 //!
 //! [`Store`] is what a backend implements; [`Tx`] is what the cores see: reads go through to the
-//! backend, writes stay in memory until [`Tx::commit`] hands them over as one batch. Dropping a
+//! backend, writes stay in memory until [`commit`] hands them over as one batch. Dropping a
 //! [`Tx`] forgets them. A write that does not change the stored value is left out of the batch
 //! (REQ-071). This module must never open a file; backends that do live with their drivers.
 //!
-//! Inputs: [`Tx::put`], [`Tx::delete`], [`Tx::commit`]. Getters: [`Tx::get`], [`Tx::scan`].
+//! Inputs: [`Tx::put`], [`Tx::delete`], [`commit`]. Getters: [`Tx::get`], [`Tx::scan`].
 
 pub mod conformance;
 mod memory;

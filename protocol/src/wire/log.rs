@@ -49,7 +49,7 @@ pub struct CommitEntry {
     pub next_access_key: PublicKey,
     /// The committer.
     pub device: DeviceId,
-    /// By the committer's MLS signature key, over [`CommitEntry::tbs`], label `commit entry`.
+    /// By the committer's MLS signature key, over group, epoch, hash of the commit, next key and device; label `commit entry`.
     pub signature: Signature,
 }
 

@@ -1,0 +1,622 @@
+//! What the log of a group brings: every record through the rules, in log order, in one transaction (REQ-087, REQ-090).
+
+use super::rows::{
+    self, GROUPS, GroupRow, GroupStatus, HISTORY, INTENTS, LOG_HASHES, ORDERS, OUTBOX, OrderRow,
+    OutboxKind, OutboxRow,
+};
+use super::state::State;
+use super::{Alarm, EngineError, Event, HistoryKind, HistoryRecord};
+use crate::content::{self, Content};
+use crate::group::validate::{self, Leaf};
+use crate::group::{Group, GroupError, MlsProvider, Opened, StagedChange, Violation};
+use crate::identity::{DeviceId, GroupId, RosterSeq, UserId, decode};
+use crate::store::Tx;
+use crate::wire::LogRecord;
+use crate::wire::RecordBody;
+use crate::wire::aad::{ContentType, PrivateHeader};
+use crate::wire::log::{Attestation, CommitEntry, entry_hash};
+
+/// Why a record is not followed.
+enum Refused {
+    /// It breaks a rule; by whom, if known.
+    Rule(Violation, Option<DeviceId>),
+    /// This side failed; the whole step is undone.
+    Engine(EngineError),
+}
+
+impl From<EngineError> for Refused {
+    fn from(error: EngineError) -> Self {
+        Self::Engine(error)
+    }
+}
+
+impl From<crate::store::StoreError> for Refused {
+    fn from(error: crate::store::StoreError) -> Self {
+        Self::Engine(error.into())
+    }
+}
+
+impl From<Violation> for Refused {
+    fn from(violation: Violation) -> Self {
+        Self::Rule(violation, None)
+    }
+}
+
+impl From<GroupError> for Refused {
+    fn from(error: GroupError) -> Self {
+        match error {
+            GroupError::Violation(violation) => Self::Rule(violation, None),
+            other => Self::Engine(other.into()),
+        }
+    }
+}
+
+/// What to do with the records after this one.
+enum Next {
+    Go,
+    /// They cannot be followed now; they are asked for again.
+    Stop,
+}
+
+/// A record while it is looked at.
+struct Inbound<'a> {
+    group: GroupId,
+    record: &'a LogRecord,
+    row: &'a mut GroupRow,
+    /// What was learnt, for the user.
+    events: Vec<Event>,
+}
+
+impl Inbound<'_> {
+    fn history(
+        &mut self,
+        tx: &Tx<'_>,
+        who: Option<(DeviceId, UserId)>,
+        kind: HistoryKind,
+    ) -> Result<(), EngineError> {
+        self.events
+            .push(write_history(tx, self.group, self.record, who, kind)?);
+        Ok(())
+    }
+}
+
+/// Writes a line of history and returns the event that announces it.
+pub(super) fn write_history(
+    tx: &Tx<'_>,
+    group: GroupId,
+    record: &LogRecord,
+    who: Option<(DeviceId, UserId)>,
+    kind: HistoryKind,
+) -> Result<Event, EngineError> {
+    let line = HistoryRecord {
+        seq: record.seq,
+        at_ms: record.at_ms,
+        device: who.map(|(device, _)| device),
+        user: who.map(|(_, user)| user),
+        epoch: record.epoch.0,
+        kind,
+    };
+    rows::put(tx, HISTORY, rows::key(group, record.seq.0), &line)?;
+    Ok(Event::Message {
+        group,
+        seq: record.seq,
+    })
+}
+
+impl State {
+    pub(super) fn handle_records(
+        &mut self,
+        tx: &Tx<'_>,
+        group: GroupId,
+        records: &[LogRecord],
+    ) -> Result<(), EngineError> {
+        let now = self.now_ms;
+        if let Some(sub) = self.link.as_mut().and_then(|l| l.subs.get_mut(&group)) {
+            let count = u32::try_from(records.len()).unwrap_or(u32::MAX);
+            sub.credit = sub.credit.saturating_sub(count);
+            sub.got_records = true;
+            if sub.deadline != u64::MAX {
+                sub.deadline = now + 10_000;
+            }
+        }
+        for record in records {
+            match self.handle_record(tx, group, record)? {
+                Next::Go => {}
+                Next::Stop => {
+                    if let Some(link) = &mut self.link {
+                        link.subs.remove(&group);
+                    }
+                    break;
+                }
+            }
+        }
+        self.dirty.insert(group);
+        Ok(())
+    }
+
+    fn handle_record(
+        &mut self,
+        tx: &Tx<'_>,
+        group: GroupId,
+        record: &LogRecord,
+    ) -> Result<Next, EngineError> {
+        let Some(mut row) = rows::load::<GroupRow>(tx, GROUPS, &group.0)? else {
+            return Ok(Next::Stop);
+        };
+        if row.status != GroupStatus::Active || record.seq <= row.cursor {
+            return Ok(Next::Go);
+        }
+        if record.seq != row.cursor.next() {
+            return Ok(Next::Stop);
+        }
+        let body = decode::<RecordBody>(record.payload.as_slice());
+        let needs = record.fence.max(match &body {
+            Ok(body) => roster_seq_of(body).unwrap_or_default(),
+            Err(_) => RosterSeq(0),
+        });
+        if needs > self.roster.head().seq {
+            // The roster comes first; the record is asked for again when it is here.
+            if let Some(link) = &mut self.link {
+                link.need_roster = link.need_roster.max(needs);
+            }
+            return Ok(Next::Stop);
+        }
+        let before = row.clone();
+        let inner = Tx::new(tx);
+        let mut inbound = Inbound {
+            group,
+            record,
+            row: &mut row,
+            events: Vec::new(),
+        };
+        let outcome = match body {
+            Ok(body) => self.follow(&inner, &mut inbound, &body),
+            Err(_) => Err(Violation::MalformedRecord.into()),
+        };
+        let events = std::mem::take(&mut inbound.events);
+        match outcome {
+            Ok(()) => {
+                tx.absorb(inner.into_batch()?);
+                let same_epoch = before.epoch == row.epoch;
+                self.pass(tx, group, record, &mut row, same_epoch)?;
+                events.into_iter().for_each(|event| self.event(event));
+            }
+            Err(Refused::Rule(violation, device)) => {
+                drop(inner);
+                self.groups.remove(&group);
+                row = before;
+                self.refuse(tx, group, record, &mut row, violation, device)?;
+            }
+            Err(Refused::Engine(error)) => return Err(error),
+        }
+        let stopped = row.status != GroupStatus::Active;
+        rows::put(tx, GROUPS, group.0, &row)?;
+        Ok(if stopped { Next::Stop } else { Next::Go })
+    }
+
+    /// Moves the cursor past a record, and the log hash unless the record has opened an epoch.
+    fn pass(
+        &mut self,
+        tx: &Tx<'_>,
+        group: GroupId,
+        record: &LogRecord,
+        row: &mut GroupRow,
+        same_epoch: bool,
+    ) -> Result<(), EngineError> {
+        row.cursor = record.seq;
+        row.fence = row.fence.max(record.fence);
+        if same_epoch {
+            let cursor = row.log_cursor().after(record.record_id(), record.fence);
+            row.set_log_cursor(cursor);
+            let key = rows::key(group, u64::from(cursor.count));
+            tx.put(LOG_HASHES, key, cursor.hash.0);
+        }
+        Ok(())
+    }
+
+    /// Records a refusal: the cursor passes, the MLS state stays byte-identical (REQ-087).
+    fn refuse(
+        &mut self,
+        tx: &Tx<'_>,
+        group: GroupId,
+        record: &LogRecord,
+        row: &mut GroupRow,
+        violation: Violation,
+        device: Option<DeviceId>,
+    ) -> Result<(), EngineError> {
+        self.pass(tx, group, record, row, true)?;
+        let who = device.and_then(|d| Some((d, self.roster.device(d)?.user)));
+        let kind = HistoryKind::Refused(violation.to_string());
+        let event = write_history(tx, group, record, who, kind)?;
+        self.event(event);
+        self.alarm(Alarm::Refused {
+            group,
+            seq: record.seq,
+            device,
+            violation,
+        });
+        let is_commit = matches!(
+            decode::<RecordBody>(record.payload.as_slice()),
+            Ok(RecordBody::Commit(_))
+        );
+        if is_commit {
+            // The log's epoch has moved on without us; nobody honest follows (Restart is reserved).
+            row.status = GroupStatus::Stopped(violation.to_string());
+        }
+        Ok(())
+    }
+
+    fn follow(
+        &mut self,
+        tx: &Tx<'_>,
+        inbound: &mut Inbound<'_>,
+        body: &RecordBody,
+    ) -> Result<(), Refused> {
+        let (record, row) = (inbound.record, &*inbound.row);
+        if record.fence < row.fence {
+            return Err(Violation::FenceFell.into());
+        }
+        if record.seq > row.floor_seq && record.fence < row.floor_fence {
+            return Err(Violation::FenceMissed.into());
+        }
+        if record.epoch != row.epoch {
+            return Err(Violation::BadHeader.into());
+        }
+        let id = record.record_id();
+        let own = rows::of_group::<OutboxRow>(tx, OUTBOX, inbound.group)?
+            .into_iter()
+            .find(|(_, o)| o.record_id == id);
+        if let Some((number, outbox)) = own {
+            return self.follow_own(tx, inbound, number, &outbox, body);
+        }
+        match body {
+            RecordBody::Create { .. } => Err(Violation::ForbiddenContent.into()),
+            RecordBody::Message(message) => self.follow_message(tx, inbound, message.as_slice()),
+            RecordBody::Commit(entry) => self.follow_commit(tx, inbound, entry),
+            RecordBody::Attestation(attestation) => {
+                self.follow_attestation(tx, inbound, attestation)
+            }
+        }
+    }
+
+    /// A record of this device: now, and not earlier, it counts (REQ-088).
+    fn follow_own(
+        &mut self,
+        tx: &Tx<'_>,
+        inbound: &mut Inbound<'_>,
+        number: u64,
+        outbox: &OutboxRow,
+        body: &RecordBody,
+    ) -> Result<(), Refused> {
+        let group = inbound.group;
+        tx.delete(OUTBOX, rows::key(group, number));
+        let me = (self.identity.device, self.identity.user);
+        if let Some(s) = roster_seq_of(body) {
+            inbound.row.leaf_s.insert(me.0, s);
+        }
+        match outbox.kind {
+            OutboxKind::Create => Err(Violation::ForbiddenContent.into()),
+            OutboxKind::Attestation(_) => Ok(()),
+            OutboxKind::Message => {
+                if let Some(intent) = outbox.intent {
+                    tx.delete(INTENTS, rows::key(group, intent));
+                }
+                let plaintext = outbox.plaintext.as_ref().map_or(&[][..], |p| p);
+                let kind = history_of(plaintext).unwrap_or(HistoryKind::OwnUnknown);
+                inbound.history(tx, Some(me), kind)?;
+                Ok(())
+            }
+            OutboxKind::Commit => {
+                if let Some(intent) = outbox.intent {
+                    self.set_in_flight(tx, group, intent, false)?;
+                }
+                let RecordBody::Commit(_) = body else {
+                    return Err(Violation::MalformedRecord.into());
+                };
+                let crypto = self.crypto.clone();
+                let mut state = self.take_group(tx, group)?;
+                let before = state.leaves().to_vec();
+                state.merge_pending(&MlsProvider::new(&crypto, tx))?;
+                let after = state.leaves().to_vec();
+                let s = roster_seq_of(body).unwrap_or_default();
+                self.enter_epoch(tx, inbound, &state, s)?;
+                self.groups.insert(group, state);
+                self.tell_change(tx, inbound, s, me, &before, &after)
+            }
+        }
+    }
+
+    /// The rules that every MLS message obeys, before it is opened.
+    fn check_header(
+        &self,
+        tx: &Tx<'_>,
+        inbound: &Inbound<'_>,
+        message: &[u8],
+    ) -> Result<PrivateHeader, Refused> {
+        let header = PrivateHeader::parse(message).map_err(|_| Violation::BadHeader)?;
+        if header.group != inbound.group || header.epoch != inbound.row.epoch {
+            return Err(Violation::BadHeader.into());
+        }
+        let aad = &header.aad;
+        if aad.roster_seq < inbound.record.fence {
+            return Err(Violation::BehindFence.into());
+        }
+        if aad.roster_seq < inbound.row.commit_s {
+            return Err(Violation::RosterSeqFell.into());
+        }
+        if !self.is_on_chain(aad.roster_seq, aad.roster_hash) {
+            return Err(Violation::RosterFork.into());
+        }
+        let key = rows::key(inbound.group, u64::from(aad.log_count));
+        let ours = tx.get(LOG_HASHES, &key)?;
+        if ours.as_deref() != Some(&aad.log_hash.0[..]) {
+            return Err(Violation::LogFork.into());
+        }
+        Ok(header)
+    }
+
+    fn check_leaf(row: &mut GroupRow, leaf: &Leaf, s: RosterSeq) -> Result<(), Refused> {
+        let last = row.leaf_s.entry(leaf.device).or_default();
+        if s < *last {
+            return Err(Refused::Rule(Violation::RosterSeqFell, Some(leaf.device)));
+        }
+        *last = s;
+        Ok(())
+    }
+
+    fn follow_message(
+        &mut self,
+        tx: &Tx<'_>,
+        inbound: &mut Inbound<'_>,
+        message: &[u8],
+    ) -> Result<(), Refused> {
+        let header = self.check_header(tx, inbound, message)?;
+        if header.content_type != ContentType::Application {
+            return Err(Violation::ForbiddenContent.into());
+        }
+        let crypto = self.crypto.clone();
+        let mut state = self.take_group(tx, inbound.group)?;
+        let opened = state.open(&MlsProvider::new(&crypto, tx), message)?;
+        let Opened::Application { sender, bytes } = opened else {
+            return Err(Violation::ForbiddenContent.into());
+        };
+        let s = header.aad.roster_seq;
+        validate::check_application(&self.roster, s, &sender, state.leaves())
+            .map_err(|v| Refused::Rule(v, Some(sender.device)))?;
+        Self::check_leaf(inbound.row, &sender, s)?;
+        let kind =
+            history_of(&bytes).ok_or(Refused::Rule(Violation::BadContent, Some(sender.device)))?;
+        inbound.history(tx, Some((sender.device, sender.user)), kind)?;
+        self.groups.insert(inbound.group, state);
+        Ok(())
+    }
+
+    fn follow_commit(
+        &mut self,
+        tx: &Tx<'_>,
+        inbound: &mut Inbound<'_>,
+        entry: &CommitEntry,
+    ) -> Result<(), Refused> {
+        let header = self.check_header(tx, inbound, entry.commit.as_slice())?;
+        if header.content_type != ContentType::Commit {
+            return Err(Violation::BadHeader.into());
+        }
+        let group = inbound.group;
+        let s = header.aad.roster_seq;
+        let crypto = self.crypto.clone();
+        let provider = MlsProvider::new(&crypto, tx);
+        // Ours has lost the race; what it was for is wanted again.
+        self.drop_lost(tx, group, inbound.row)?;
+        let mut state = self.take_group(tx, group)?;
+        let Opened::Commit(change) = state.open(&provider, entry.commit.as_slice())? else {
+            return Err(Violation::BadHeader.into());
+        };
+        let committer = change.committer;
+        self.check_change(&state, inbound, entry, s, &change)
+            .map_err(|v| Refused::Rule(v, Some(committer.device)))?;
+        Self::check_leaf(inbound.row, &committer, s)?;
+        let removes_me = change.removes_me;
+        let before = state.leaves().to_vec();
+        state.merge(&provider, *change)?;
+        let after = state.leaves().to_vec();
+        let who = (committer.device, committer.user);
+        if removes_me {
+            inbound.row.status = GroupStatus::Removed;
+            state.delete(&provider)?;
+            return self.tell_change(tx, inbound, s, who, &before, &after);
+        }
+        self.enter_epoch(tx, inbound, &state, s)?;
+        self.groups.insert(group, state);
+        self.tell_change(tx, inbound, s, who, &before, &after)
+    }
+
+    fn check_change(
+        &self,
+        state: &Group,
+        inbound: &Inbound<'_>,
+        entry: &CommitEntry,
+        s: RosterSeq,
+        change: &StagedChange,
+    ) -> Result<(), Violation> {
+        if entry.device != change.committer.device {
+            return Err(Violation::BadEntrySignature);
+        }
+        entry
+            .verify(inbound.group, inbound.row.epoch, &change.committer.key)
+            .map_err(|_| Violation::BadEntrySignature)?;
+        validate::check_commit(
+            &self.roster,
+            &change.view(s, state.leaves(), state.policy()),
+        )?;
+        match change.next_access_key {
+            Some(key) if key != entry.next_access_key => Err(Violation::WrongAccessKey),
+            _ => Ok(()),
+        }
+    }
+
+    /// Gives up what was sent in the epoch that ends and was not met in the log (REQ-089).
+    fn drop_lost(
+        &mut self,
+        tx: &Tx<'_>,
+        group: GroupId,
+        row: &GroupRow,
+    ) -> Result<(), EngineError> {
+        for (number, outbox) in rows::of_group::<OutboxRow>(tx, OUTBOX, group)? {
+            if outbox.epoch <= row.epoch {
+                self.drop_outbox(tx, group, number, &outbox)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The record has opened the next epoch.
+    fn enter_epoch(
+        &mut self,
+        tx: &Tx<'_>,
+        inbound: &mut Inbound<'_>,
+        state: &Group,
+        s: RosterSeq,
+    ) -> Result<(), EngineError> {
+        let group = inbound.group;
+        self.drop_lost(tx, group, inbound.row)?;
+        for (key, _) in tx.scan(LOG_HASHES, &group.0)? {
+            tx.delete(LOG_HASHES, key);
+        }
+        let row = &mut *inbound.row;
+        row.epoch = row.epoch.next();
+        row.entry_hash = entry_hash(group, row.epoch, inbound.record.payload.as_slice());
+        row.commit_s = s;
+        row.name.clone_from(&state.policy().name);
+        row.leaf_s
+            .retain(|device, _| state.leaves().iter().any(|l| l.device == *device));
+        self.open_epoch(tx, group, row, inbound.record.fence);
+        if let Some(link) = &mut self.link {
+            link.subs.remove(&group);
+        }
+        Ok(())
+    }
+
+    /// Writes down what a commit has changed, for the user and for the orders that it answers.
+    fn tell_change(
+        &mut self,
+        tx: &Tx<'_>,
+        inbound: &mut Inbound<'_>,
+        s: RosterSeq,
+        who: (DeviceId, UserId),
+        before: &[Leaf],
+        after: &[Leaf],
+    ) -> Result<(), Refused> {
+        let mut rotated: Option<(RosterSeq, Vec<UserId>)> = None;
+        let mut removed = Vec::new();
+        for leaf in before.iter().filter(|leaf| !after.contains(leaf)) {
+            let order = self.roster.device(leaf.device).and_then(|d| d.revoked);
+            match order.filter(|order| *order <= s) {
+                Some(order) => {
+                    let (last, users) = rotated.get_or_insert_with(|| (order, Vec::new()));
+                    *last = order.max(*last);
+                    users.push(leaf.user);
+                    let key = rows::key(inbound.group, order.0);
+                    if let Some(mut row) = rows::load::<OrderRow>(tx, ORDERS, &key)? {
+                        row.rotated = true;
+                        rows::put(tx, ORDERS, key, &row)?;
+                    }
+                }
+                None => removed.push(leaf.user),
+            }
+        }
+        let added: Vec<_> = after
+            .iter()
+            .filter(|leaf| !before.contains(leaf))
+            .map(|leaf| leaf.user)
+            .collect();
+        let kind = if let Some((order, mut users)) = rotated {
+            users.dedup();
+            HistoryKind::Rotated { order, users }
+        } else if !removed.is_empty() {
+            removed.dedup();
+            HistoryKind::Removed(removed)
+        } else if !added.is_empty() {
+            HistoryKind::Added(added)
+        } else {
+            HistoryKind::Refreshed
+        };
+        inbound.history(tx, Some(who), kind)?;
+        Ok(())
+    }
+
+    fn follow_attestation(
+        &mut self,
+        tx: &Tx<'_>,
+        inbound: &mut Inbound<'_>,
+        attestation: &Attestation,
+    ) -> Result<(), Refused> {
+        let said = &attestation.statement;
+        let refused = || Refused::Rule(Violation::BadAttestation, Some(said.device));
+        let row = &*inbound.row;
+        if said.group != inbound.group
+            || said.epoch != row.epoch
+            || said.entry_hash != row.entry_hash
+            || said.roster_seq < inbound.record.fence
+            || !self.is_on_chain(said.roster_seq, said.roster_hash)
+        {
+            return Err(refused());
+        }
+        let order = self
+            .roster
+            .order(said.order_seq)
+            .filter(|o| o.entry_hash == said.order_hash)
+            .ok_or_else(refused)?
+            .clone();
+        let state = self.take_group(tx, inbound.group)?;
+        let access_key = state.access_key(&self.crypto)?.public();
+        let member = state.leaves().iter().find(|l| l.device == said.device);
+        let member = *member.ok_or_else(refused)?;
+        if attestation.verify(&member.key, &access_key).is_err()
+            || !self
+                .roster
+                .device_admitted_at(member.device, said.roster_seq)
+        {
+            return Err(refused());
+        }
+        // What everybody in the epoch can see contradicts it by name.
+        let contradicted = state
+            .leaves()
+            .iter()
+            .any(|l| order.devices.contains(&l.device));
+        self.groups.insert(inbound.group, state);
+        if contradicted {
+            inbound.events.push(Event::Alarm(Alarm::FalseAttestation {
+                group: inbound.group,
+                device: said.device,
+                order: said.order_seq,
+            }));
+            return Ok(());
+        }
+        let key = rows::key(inbound.group, said.order_seq.0);
+        if let Some(mut row) = rows::load::<OrderRow>(tx, ORDERS, &key)?
+            && member.user != self.identity.user
+        {
+            row.seen.insert(member.user);
+            rows::put(tx, ORDERS, key, &row)?;
+        }
+        Ok(())
+    }
+}
+
+/// The sender's roster head, if the record has one.
+pub(super) fn roster_seq_of(body: &RecordBody) -> Option<RosterSeq> {
+    let header = |message: &[u8]| Some(PrivateHeader::parse(message).ok()?.aad.roster_seq);
+    match body {
+        RecordBody::Create { .. } => None,
+        RecordBody::Message(message) => header(message.as_slice()),
+        RecordBody::Commit(entry) => header(entry.commit.as_slice()),
+        RecordBody::Attestation(attestation) => Some(attestation.statement.roster_seq),
+    }
+}
+
+fn history_of(content: &[u8]) -> Option<HistoryKind> {
+    Some(match content::decode(content).ok()? {
+        Content::Text(text) => HistoryKind::Text(text),
+        Content::Unsupported => HistoryKind::Unsupported,
+    })
+}

@@ -1,0 +1,173 @@
+//! Welcomes: a group is joined only by the rules, on a roster that reaches as far as its last commit (REQ-053, REQ-093).
+
+use std::collections::BTreeMap;
+
+use super::inbound::{roster_seq_of, write_history};
+use super::rows::{self, GROUPS, GroupRow, GroupStatus, ORDERS, OrderRow};
+use super::state::State;
+use super::{Alarm, EngineError, Event, HistoryKind};
+use crate::group::validate;
+use crate::group::{Group, GroupError, MlsProvider, Violation, is_allowed_suite};
+use crate::identity::{GroupId, Hash, LogSeq, RosterSeq, decode};
+use crate::store::Tx;
+use crate::wire::aad::PrivateHeader;
+use crate::wire::log::{CommitEntry, entry_hash};
+use crate::wire::{InboxItem, RecordBody};
+
+impl State {
+    pub(super) fn handle_inbox(
+        &mut self,
+        tx: &Tx<'_>,
+        items: &[InboxItem],
+        more: bool,
+    ) -> Result<(), EngineError> {
+        let mut held_up = false;
+        for item in items {
+            if item.seq <= self.inbox_cursor {
+                continue;
+            }
+            let body = decode::<RecordBody>(item.entry.payload.as_slice());
+            let s = body
+                .as_ref()
+                .ok()
+                .and_then(roster_seq_of)
+                .unwrap_or_default();
+            let needs = s.max(item.entry.fence);
+            if needs > self.roster.head().seq {
+                if let Some(link) = &mut self.link {
+                    link.need_roster = link.need_roster.max(needs);
+                }
+                held_up = true;
+                break;
+            }
+            let inner = Tx::new(tx);
+            match self.follow_welcome(&inner, item, body.ok(), s) {
+                Ok(group) => {
+                    tx.absorb(inner.into_batch()?);
+                    self.groups.insert(item.group, group);
+                    let who = None;
+                    let event =
+                        write_history(tx, item.group, &item.entry, who, HistoryKind::Opened)?;
+                    self.event(Event::Joined { group: item.group });
+                    self.event(event);
+                    self.dirty.insert(item.group);
+                }
+                Err(GroupError::Violation(violation)) => {
+                    drop(inner);
+                    self.alarm(Alarm::Refused {
+                        group: item.group,
+                        seq: item.entry.seq,
+                        device: None,
+                        violation,
+                    });
+                }
+                Err(error) => return Err(error.into()),
+            }
+            self.set_inbox_cursor(tx, item.seq)?;
+        }
+        if let Some(link) = &mut self.link {
+            // One more question tells the relay what has been dealt with.
+            link.inbox_waiting = held_up || more || !items.is_empty();
+        }
+        Ok(())
+    }
+
+    /// Opens a Welcome and checks all that it leads into; drop the transaction to refuse it.
+    fn follow_welcome(
+        &mut self,
+        tx: &Tx<'_>,
+        item: &InboxItem,
+        body: Option<RecordBody>,
+        s: RosterSeq,
+    ) -> Result<Group, GroupError> {
+        let Some(RecordBody::Commit(entry)) = body else {
+            return Err(Violation::MalformedRecord.into());
+        };
+        let header =
+            PrivateHeader::parse(entry.commit.as_slice()).map_err(|_| Violation::BadHeader)?;
+        if header.group != item.group || header.epoch != item.entry.epoch {
+            return Err(Violation::BadHeader.into());
+        }
+        if s < item.entry.fence {
+            return Err(Violation::BehindFence.into());
+        }
+        if !self.is_on_chain(s, header.aad.roster_hash) {
+            return Err(Violation::RosterFork.into());
+        }
+        let held: Option<GroupRow> = rows::load(tx, GROUPS, &item.group.0)
+            .map_err(|_| GroupError::Mls("read a group's row"))?;
+        if held.is_some_and(|row| row.status != GroupStatus::Removed) {
+            return Err(Violation::WelcomeUnasked.into());
+        }
+        let crypto = self.crypto.clone();
+        let joined = Group::join(&MlsProvider::new(&crypto, tx), item.welcome.as_slice())?;
+        let group = joined.group;
+        let me = self.identity.device;
+        let leads_here = group.id() == Some(item.group)
+            && group.epoch() == item.entry.epoch.next()
+            && is_allowed_suite(group.suite())
+            && group.leaves().iter().any(|l| l.device == me);
+        if !leads_here {
+            return Err(Violation::BadHeader.into());
+        }
+        self.check_entry(item.group, item.entry.epoch, &entry, &joined.adder)?;
+        if group.access_key(&crypto)?.public() != entry.next_access_key {
+            return Err(Violation::WrongAccessKey.into());
+        }
+        validate::check_joined_tree(&self.roster, s, &joined.adder, group.leaves())?;
+        self.write_joined(tx, item, &group, s)
+            .map_err(|_| GroupError::Mls("write a group's row"))?;
+        Ok(group)
+    }
+
+    fn check_entry(
+        &self,
+        group: GroupId,
+        epoch: crate::identity::Epoch,
+        entry: &CommitEntry,
+        adder: &validate::Leaf,
+    ) -> Result<(), Violation> {
+        if entry.device != adder.device {
+            return Err(Violation::BadEntrySignature);
+        }
+        entry
+            .verify(group, epoch, &adder.key)
+            .map_err(|_| Violation::BadEntrySignature)
+    }
+
+    fn write_joined(
+        &mut self,
+        tx: &Tx<'_>,
+        item: &InboxItem,
+        group: &Group,
+        s: RosterSeq,
+    ) -> Result<(), EngineError> {
+        let epoch = group.epoch();
+        let mut row = GroupRow {
+            name: group.policy().name.clone(),
+            suite: group.suite(),
+            status: GroupStatus::Active,
+            cursor: item.entry.seq,
+            epoch,
+            entry_hash: entry_hash(item.group, epoch, item.entry.payload.as_slice()),
+            log_count: 0,
+            log_hash: Hash([0; 32]),
+            fence: item.entry.fence,
+            commit_s: s,
+            leaf_s: BTreeMap::new(),
+            floor_seq: LogSeq(0),
+            floor_fence: RosterSeq(0),
+        };
+        for (key, _) in tx.scan(rows::LOG_HASHES, &item.group.0)? {
+            tx.delete(rows::LOG_HASHES, key);
+        }
+        self.open_epoch(tx, item.group, &mut row, item.entry.fence);
+        rows::put(tx, GROUPS, item.group.0, &row)?;
+        // Orders since that commit are answered for here too.
+        for order in self.roster.orders().iter().filter(|order| order.seq > s) {
+            let key = rows::key(item.group, order.seq.0);
+            rows::put(tx, ORDERS, key, &OrderRow::default())?;
+        }
+        Ok(())
+    }
+}

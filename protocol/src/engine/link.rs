@@ -1,0 +1,529 @@
+//! The connection: questions that wait for answers, subscriptions, and what comes in.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::rows::{self, GROUPS, GroupRow, META};
+use super::state::State;
+use super::{EngineError, Event, IntentId, Output};
+use crate::group::{MlsProvider, is_allowed_suite, make_key_package};
+use crate::identity::{Epoch, GroupId, Hash, LogSeq, RosterSeq};
+use crate::store::Tx;
+use crate::wire::{
+    AccessProof, ClientToRelay, ConnectionBinding, Purpose, Push, Refusal, RelayToClient, Request,
+    RequestId, Response,
+};
+
+/// How long an answer may take before the connection is given up, ms.
+const ANSWER_TIMEOUT_MS: u64 = 10_000;
+/// Records that the relay may push before this device grants more.
+pub(super) const CREDIT: u32 = 256;
+/// Groups whose logs are read at once: what the relay queues for one device is bounded.
+const MAX_CATCHING_UP: usize = 16;
+/// One-time KeyPackages to keep in stock (REQ-092).
+const STOCK: u32 = 20;
+/// Below this many, the stock is filled up.
+const STOCK_LOW: u32 = 10;
+
+/// What a question was about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Asked {
+    Hello,
+    FetchRoster,
+    AppendRoster,
+    PutSlots,
+    FetchSlots,
+    PublishKeyPackages,
+    ClaimKeyPackages { group: GroupId, intent: u64 },
+    Submit { group: GroupId, record: Hash },
+    Subscribe { group: GroupId, epoch: Epoch },
+    FetchInbox,
+    OrderStatus { id: IntentId },
+}
+
+/// A subscription to one epoch of a group's log.
+#[derive(Clone, Debug)]
+pub(super) struct Sub {
+    pub(super) epoch: Epoch,
+    /// A question is on its way.
+    pub(super) asked: bool,
+    /// What the last answer said: the log's epoch, and the last record that this epoch's key opens.
+    pub(super) ends: Option<(Epoch, LogSeq)>,
+    pub(super) credit: u32,
+    /// Records have come since the last answer.
+    pub(super) got_records: bool,
+    /// By when the records up to `ends` must have come, ms since 1970.
+    pub(super) deadline: u64,
+}
+
+pub(super) struct Link {
+    pub(super) binding: ConnectionBinding,
+    pub(super) hello: bool,
+    pub(super) relay_head: RosterSeq,
+    /// Nothing is made before the roster has this entry.
+    pub(super) need_roster: RosterSeq,
+    pub(super) asked: BTreeMap<RequestId, (Asked, u64)>,
+    pub(super) subs: BTreeMap<GroupId, Sub>,
+    /// Records that were sent on this connection.
+    pub(super) sent: BTreeSet<Hash>,
+    /// Records that the relay could not store just now.
+    pub(super) refused: BTreeSet<Hash>,
+    pub(super) inbox_waiting: bool,
+    /// Groups whose log is read when others have been.
+    waiting: BTreeSet<GroupId>,
+    key_packages: Option<(u32, bool)>,
+    slots_waiting: bool,
+}
+
+impl Link {
+    fn asks(&self, what: &Asked) -> bool {
+        self.asked.values().any(|(asked, _)| asked == what)
+    }
+
+    pub(super) fn asks_claim(&self, group: GroupId) -> bool {
+        self.asked.values().any(
+            |(asked, _)| matches!(asked, Asked::ClaimKeyPackages { group: g, .. } if *g == group),
+        )
+    }
+
+    pub(super) fn is_quiet(&self) -> bool {
+        self.hello && self.asked.is_empty() && !self.inbox_waiting
+    }
+
+    pub(super) fn next_deadline(&self) -> Option<u64> {
+        let subs = self.subs.values().map(|s| s.deadline);
+        self.asked.values().map(|(_, at)| *at).chain(subs).min()
+    }
+
+    pub(super) fn is_overdue(&self, now_ms: u64) -> bool {
+        self.next_deadline().is_some_and(|at| at <= now_ms)
+    }
+
+    /// Whether another group's log may be read now; if not, it waits for [`Link::next_waiting`].
+    pub(super) fn may_catch_up(&mut self, group: GroupId) -> bool {
+        let may = self.catching_up() < MAX_CATCHING_UP;
+        if !may {
+            self.waiting.insert(group);
+        }
+        may
+    }
+
+    fn catching_up(&self) -> usize {
+        self.subs
+            .values()
+            .filter(|s| s.deadline != u64::MAX)
+            .count()
+    }
+
+    /// A group whose turn to be read has come.
+    pub(super) fn next_waiting(&mut self) -> Option<GroupId> {
+        if self.catching_up() < MAX_CATCHING_UP {
+            self.waiting.pop_first()
+        } else {
+            None
+        }
+    }
+
+    pub(super) fn forget_refused(&mut self) {
+        for record in std::mem::take(&mut self.refused) {
+            self.sent.remove(&record);
+        }
+    }
+}
+
+impl State {
+    /// The connection, once the relay has answered Hello and nothing speaks against using it.
+    pub(super) fn online(&mut self) -> Option<&mut Link> {
+        if self.expelled || self.distrusts_relay {
+            return None;
+        }
+        self.link.as_mut().filter(|link| link.hello)
+    }
+
+    pub(super) fn ask(&mut self, asked: Asked, request: Request) {
+        let Some(link) = &mut self.link else { return };
+        self.next_request += 1;
+        let id = RequestId(self.next_request);
+        link.asked
+            .insert(id, (asked, self.now_ms + ANSWER_TIMEOUT_MS));
+        self.out.push(Output::Send(ClientToRelay { id, request }));
+    }
+
+    pub(super) fn handle_connected(&mut self, binding: ConnectionBinding) {
+        self.link = Some(Link {
+            binding,
+            hello: false,
+            relay_head: RosterSeq(0),
+            need_roster: RosterSeq(0),
+            asked: BTreeMap::new(),
+            subs: BTreeMap::new(),
+            sent: BTreeSet::new(),
+            refused: BTreeSet::new(),
+            inbox_waiting: false,
+            waiting: BTreeSet::new(),
+            key_packages: None,
+            slots_waiting: false,
+        });
+        self.was_synced = false;
+        let roster_seq = self.roster.head().seq;
+        let org = self.identity.org;
+        self.ask(Asked::Hello, Request::Hello { org, roster_seq });
+    }
+
+    pub(super) fn handle_disconnected(&mut self, tx: &Tx<'_>) -> Result<(), EngineError> {
+        self.link = None;
+        self.was_synced = false;
+        self.claims.retain(|_, claim| !claim.is_asked());
+        for job in &mut self.roster_jobs {
+            job.in_flight = false;
+        }
+        self.leases.clear();
+        self.dirty = self.group_ids(tx)?.into_iter().collect();
+        Ok(())
+    }
+
+    pub(super) fn handle_frame(
+        &mut self,
+        tx: &Tx<'_>,
+        frame: RelayToClient,
+    ) -> Result<(), EngineError> {
+        match frame {
+            RelayToClient::Push(push) => self.handle_push(tx, push),
+            RelayToClient::Response { id, response } => {
+                let Some(link) = &mut self.link else {
+                    return Ok(());
+                };
+                match link.asked.remove(&id) {
+                    Some((asked, _)) => self.handle_response(tx, asked, response),
+                    None => Ok(()),
+                }
+            }
+        }
+    }
+
+    fn handle_push(&mut self, tx: &Tx<'_>, push: Push) -> Result<(), EngineError> {
+        let Some(link) = &mut self.link else {
+            return Ok(());
+        };
+        match push {
+            Push::RosterEntry { entry, positions } => {
+                self.handle_roster_push(tx, entry.as_slice(), &positions)
+            }
+            Push::SlotsWaiting => {
+                link.slots_waiting = true;
+                Ok(())
+            }
+            Push::KeyPackagesLow { left } => {
+                link.key_packages = Some((left, true));
+                self.restock(tx)
+            }
+            Push::Records { group, records } => self.handle_records(tx, group, &records),
+            Push::InboxWaiting => {
+                link.inbox_waiting = true;
+                Ok(())
+            }
+        }
+    }
+
+    fn handle_response(
+        &mut self,
+        tx: &Tx<'_>,
+        asked: Asked,
+        response: Response,
+    ) -> Result<(), EngineError> {
+        if let Response::Refused(refusal) = response {
+            return self.handle_refusal(tx, asked, refusal);
+        }
+        match (asked, response) {
+            (
+                Asked::Hello,
+                Response::Hello {
+                    head,
+                    admitted,
+                    key_packages_left,
+                    has_last_resort,
+                    inbox_waiting,
+                    ..
+                },
+            ) => {
+                if !bool::from(admitted) {
+                    return self.handle_expelled(tx);
+                }
+                if let Some(link) = &mut self.link {
+                    link.hello = true;
+                    link.relay_head = head.seq;
+                    link.inbox_waiting = inbox_waiting.into();
+                    link.slots_waiting = self.directory.is_none();
+                    link.key_packages = Some((key_packages_left, has_last_resort.into()));
+                }
+                self.event(Event::Online);
+                self.check_head(head);
+                self.dirty = self.group_ids(tx)?.into_iter().collect();
+                self.restock(tx)
+            }
+            (Asked::FetchRoster, Response::Roster { entries, head }) => {
+                self.handle_roster_page(tx, &entries, head)
+            }
+            (Asked::AppendRoster, Response::RosterAppended { head }) => {
+                self.handle_roster_appended(tx, head)
+            }
+            (Asked::FetchSlots, Response::Slots { slots }) => self.handle_slots(tx, &slots),
+            (Asked::ClaimKeyPackages { group, intent }, Response::KeyPackages { packages }) => {
+                self.handle_claimed(group, intent, &packages);
+                Ok(())
+            }
+            (Asked::Submit { group, record }, Response::Appended { seq, fence }) => {
+                self.handle_appended(tx, group, record, seq, fence)
+            }
+            (
+                Asked::Subscribe { group, epoch },
+                Response::Subscribed {
+                    head_epoch,
+                    last_readable,
+                    ..
+                },
+            ) => self.handle_subscribed(tx, group, epoch, head_epoch, last_readable),
+            (Asked::FetchInbox, Response::Inbox { items, more }) => {
+                self.handle_inbox(tx, &items, more.into())
+            }
+            (Asked::OrderStatus { id }, Response::OrderStatus { groups }) => {
+                self.handle_order_status(tx, id, groups)
+            }
+            // An answer of the wrong kind is a relay that does not speak this protocol; the connection goes on.
+            _ => Ok(()),
+        }
+    }
+
+    fn handle_refusal(
+        &mut self,
+        tx: &Tx<'_>,
+        asked: Asked,
+        refusal: Refusal,
+    ) -> Result<(), EngineError> {
+        if refusal == Refusal::NotAdmitted {
+            return self.handle_expelled(tx);
+        }
+        match asked {
+            Asked::Submit { group, record } => {
+                self.handle_submit_refused(tx, group, record, refusal)
+            }
+            Asked::Subscribe { group, .. } => self.handle_subscribe_refused(tx, group, &refusal),
+            Asked::AppendRoster => self.handle_roster_refused(tx, refusal),
+            Asked::ClaimKeyPackages { group, .. } => {
+                self.claims.remove(&group);
+                self.retry_later();
+                self.unsettled.insert(group);
+                Ok(())
+            }
+            Asked::OrderStatus { id } => {
+                let error = super::CommandError::Refused(refusal);
+                self.event(Event::Failed { id, error });
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) fn retry_later(&mut self) {
+        self.retry_at = Some(self.now_ms + 2_000);
+    }
+
+    /// This device is not admitted any more: nothing works, everything that was received stays.
+    pub(super) fn handle_expelled(&mut self, tx: &Tx<'_>) -> Result<(), EngineError> {
+        if !self.expelled {
+            self.expelled = true;
+            self.event(Event::Expelled);
+        }
+        for group in self.group_ids(tx)? {
+            self.fail_intents(tx, group, &super::CommandError::Expelled)?;
+        }
+        self.unsettled.clear();
+        self.duties.clear();
+        self.attest_at.clear();
+        Ok(())
+    }
+
+    /// Asks for what the connection as a whole needs.
+    pub(super) fn pump_link(&mut self) {
+        let head = self.roster.head().seq;
+        let knows_directory = self.roster.directory_commitment().is_some();
+        let Some(link) = self.online() else { return };
+        let roster =
+            link.relay_head.max(link.need_roster) > head && !link.asks(&Asked::FetchRoster);
+        let inbox = link.inbox_waiting
+            && link.need_roster <= head
+            && link.relay_head <= head
+            && !link.asks(&Asked::FetchInbox);
+        let slots = knows_directory && std::mem::take(&mut link.slots_waiting);
+        if roster {
+            self.ask(Asked::FetchRoster, Request::FetchRoster { after: head });
+        }
+        if inbox {
+            self.fetch_inbox();
+        }
+        if slots {
+            self.ask(Asked::FetchSlots, Request::FetchSlots);
+        }
+    }
+
+    fn fetch_inbox(&mut self) {
+        let after = self.inbox_cursor;
+        self.ask(Asked::FetchInbox, Request::FetchInbox { after });
+    }
+
+    /// Fills up the stock of KeyPackages when it is low (REQ-092).
+    pub(super) fn restock(&mut self, tx: &Tx<'_>) -> Result<(), EngineError> {
+        let Some(suite) = self.roster.suite().filter(|s| is_allowed_suite(*s)) else {
+            return Ok(());
+        };
+        // The whole chain is verified before anybody can add this device (REQ-020).
+        let head = self.roster.head().seq;
+        if !self.is_admitted() || self.online().is_none_or(|link| link.relay_head > head) {
+            return Ok(());
+        }
+        let Some((left, has_last_resort)) = self.online().and_then(|link| link.key_packages.take())
+        else {
+            return Ok(());
+        };
+        if left >= STOCK_LOW && has_last_resort {
+            return Ok(());
+        }
+        let crypto = self.crypto.clone();
+        let identity = self.identity.clone();
+        let provider = MlsProvider::new(&crypto, tx);
+        let make = |last_resort| {
+            make_key_package(&provider, &identity.me(), suite, last_resort, self.now_ms)
+                .map_err(|_| EngineError::Bug("make a KeyPackage"))
+        };
+        let one_time = (left..STOCK)
+            .map(|_| Ok(make(false)?.into()))
+            .collect::<Result<Vec<_>, EngineError>>()?;
+        let last_resort = if has_last_resort {
+            Vec::new()
+        } else {
+            make(true)?
+        };
+        self.ask(
+            Asked::PublishKeyPackages,
+            Request::PublishKeyPackages {
+                suite,
+                one_time,
+                last_resort: last_resort.into(),
+            },
+        );
+        Ok(())
+    }
+
+    /// Subscribes to the group's current epoch, from its cursor (REQ-056).
+    pub(super) fn subscribe(
+        &mut self,
+        group: GroupId,
+        row: &GroupRow,
+        access_key: &crate::identity::SigningKey,
+    ) {
+        let deadline = self.now_ms + ANSWER_TIMEOUT_MS;
+        let Some(link) = &mut self.link else { return };
+        let ends = link
+            .subs
+            .get(&group)
+            .filter(|sub| sub.epoch == row.epoch)
+            .and_then(|sub| sub.ends);
+        link.subs.insert(
+            group,
+            Sub {
+                epoch: row.epoch,
+                asked: true,
+                ends,
+                credit: CREDIT,
+                got_records: false,
+                deadline,
+            },
+        );
+        let proof = AccessProof::sign(
+            access_key,
+            &link.binding,
+            group,
+            row.epoch,
+            row.entry_hash,
+            Purpose::Read,
+        );
+        let epoch = row.epoch;
+        self.ask(
+            Asked::Subscribe { group, epoch },
+            Request::Subscribe {
+                group,
+                epoch,
+                after: row.cursor,
+                credit: CREDIT,
+                proof,
+            },
+        );
+    }
+
+    fn handle_subscribed(
+        &mut self,
+        tx: &Tx<'_>,
+        group: GroupId,
+        epoch: Epoch,
+        head_epoch: Epoch,
+        last_readable: LogSeq,
+    ) -> Result<(), EngineError> {
+        let cursor = rows::load::<GroupRow>(tx, GROUPS, &group.0)?.map(|row| row.cursor);
+        let deadline = self.now_ms + ANSWER_TIMEOUT_MS;
+        if let Some(sub) = self
+            .link
+            .as_mut()
+            .and_then(|link| link.subs.get_mut(&group))
+            .filter(|sub| sub.epoch == epoch)
+        {
+            sub.asked = false;
+            sub.ends = Some((head_epoch, last_readable));
+            sub.deadline = if cursor.is_some_and(|c| c < last_readable) {
+                deadline
+            } else {
+                u64::MAX
+            };
+        }
+        self.dirty.insert(group);
+        Ok(())
+    }
+
+    fn handle_subscribe_refused(
+        &mut self,
+        tx: &Tx<'_>,
+        group: GroupId,
+        refusal: &Refusal,
+    ) -> Result<(), EngineError> {
+        if let Some(link) = &mut self.link {
+            link.subs.remove(&group);
+        }
+        match refusal {
+            Refusal::Storage => {
+                self.retry_later();
+                self.unsettled.insert(group);
+                Ok(())
+            }
+            // Our epoch is not one of the log's: what this device holds of the group leads nowhere.
+            other => self.stop_group(tx, group, &other.to_string()),
+        }
+    }
+
+    /// The group cannot go on here; its history stays.
+    pub(super) fn stop_group(
+        &mut self,
+        tx: &Tx<'_>,
+        group: GroupId,
+        reason: &str,
+    ) -> Result<(), EngineError> {
+        if let Some(mut row) = rows::load::<GroupRow>(tx, GROUPS, &group.0)? {
+            row.status = rows::GroupStatus::Stopped(reason.to_owned());
+            rows::put(tx, GROUPS, group.0, &row)?;
+        }
+        self.dirty.insert(group);
+        Ok(())
+    }
+
+    pub(super) fn set_inbox_cursor(&mut self, tx: &Tx<'_>, seq: u64) -> Result<(), EngineError> {
+        self.inbox_cursor = seq;
+        rows::put(tx, META, *b"inbox cursor", &seq)
+    }
+}

@@ -1,0 +1,281 @@
+//! The client: a state machine from [`Input`] through one transaction to [`Output`].
+//!
+//! Inputs: [`Engine::handle`]. Outputs: what it returns, in order, after its transaction is durable (REQ-090).
+//! Getters: everything else. It must never do anything on an acknowledgement but mark the outbox: only
+//! the order of the log moves a group (REQ-088).
+
+mod admission;
+mod api;
+mod identity;
+mod inbound;
+mod join;
+mod link;
+mod outbound;
+mod roster_sync;
+mod rows;
+mod state;
+
+pub use admission::{Admission, AdmissionError, AdmissionStep};
+pub use api::{
+    Alarm, Command, CommandError, CommandKind, Event, GroupStatusView, GroupView, HistoryKind,
+    HistoryRecord, Input, IntentId, InviteLink, MemberView, OrderGroup, Output,
+};
+pub use identity::{Identity, has_identity, load_identity, save_identity};
+
+use std::sync::Arc;
+
+use rand::RngCore;
+
+use crate::group::GroupError;
+use crate::identity::{
+    DeviceId, GroupId, Hash, LogSeq, OrgId, PublicKey, SigningKey, UserId, safety_number,
+};
+use crate::roster::Roster;
+use crate::store::{Store, StoreError, Tx, commit};
+use rows::{GROUPS, GroupRow, GroupStatus, HISTORY, ROSTER};
+use state::State;
+
+/// Where the relay is, and the key that it must show.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RelayAddress {
+    /// `host:port`.
+    pub address: String,
+    /// SHA-256 of the SubjectPublicKeyInfo of its certificate.
+    pub key: Hash,
+}
+
+/// What stops an engine's step; nothing of the step has happened.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum EngineError {
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// What is stored is not what was written.
+    #[error("stored state is damaged: {row}")]
+    Damaged {
+        /// Which part, without its content.
+        row: &'static str,
+    },
+    /// The store holds no identity: found an organisation or join one first.
+    #[error("this profile belongs to no organisation yet")]
+    NoIdentity,
+    /// A defect of this program.
+    #[error("a defect: could not {0}")]
+    Bug(&'static str),
+}
+
+impl From<GroupError> for EngineError {
+    fn from(error: GroupError) -> Self {
+        match error {
+            GroupError::Mls(what) => Self::Bug(what),
+            GroupError::NotAMember => Self::Bug("use a group after removal"),
+            GroupError::Violation(_) => Self::Damaged {
+                row: "a group's state",
+            },
+        }
+    }
+}
+
+/// A device.
+pub struct Engine<S: Store> {
+    store: S,
+    state: State,
+    /// The last step failed: memory may be ahead of the store.
+    torn: bool,
+}
+
+impl<S: Store> std::fmt::Debug for Engine<S> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Engine({:?})", self.state.identity.device)
+    }
+}
+
+impl<S: Store> Engine<S> {
+    /// Opens a device on a store that holds its identity.
+    ///
+    /// # Errors
+    /// [`EngineError::NoIdentity`], or what the store says.
+    pub fn open(store: S, rng: Box<dyn RngCore + Send>) -> Result<Self, EngineError> {
+        let state = State::load(&store, rng)?;
+        Ok(Self {
+            store,
+            state,
+            torn: false,
+        })
+    }
+
+    /// Takes one input in one transaction; the outputs may be acted upon, since all that explains them is durable.
+    ///
+    /// # Errors
+    /// [`EngineError`]: nothing has happened, and the next step starts from what is stored, without a connection.
+    pub fn handle(&mut self, now_ms: u64, input: Input) -> Result<Vec<Output>, EngineError> {
+        if self.torn {
+            self.state.reload(&self.store)?;
+            self.torn = false;
+        }
+        self.state.now_ms = now_ms;
+        let batch = {
+            let tx = Tx::new(&self.store);
+            self.state
+                .step(&tx, input)
+                .and_then(|()| Ok(tx.into_batch()?))
+        };
+        let done = batch.and_then(|batch| Ok(commit(&mut self.store, &batch)?));
+        match done {
+            Ok(()) => Ok(std::mem::take(&mut self.state.out)),
+            Err(error) => {
+                self.torn = true;
+                Err(error)
+            }
+        }
+    }
+
+    /// A fresh id for a command.
+    pub fn next_intent(&mut self) -> IntentId {
+        self.state.next_intent += 1;
+        IntentId(self.state.next_intent)
+    }
+
+    /// The store, for a driver that closes down.
+    pub fn into_store(self) -> S {
+        self.store
+    }
+
+    /// The store, for a test that plans its failure.
+    pub fn store_mut(&mut self) -> &mut S {
+        &mut self.store
+    }
+
+    /// The organisation.
+    pub fn org(&self) -> OrgId {
+        self.state.identity.org
+    }
+
+    /// Whose device.
+    pub fn user(&self) -> UserId {
+        self.state.identity.user
+    }
+
+    /// Which device.
+    pub fn device(&self) -> DeviceId {
+        self.state.identity.device
+    }
+
+    /// The key for the connection's TLS.
+    pub fn transport_key(&self) -> Arc<SigningKey> {
+        self.state.identity.transport.clone()
+    }
+
+    /// Where the relay is.
+    pub fn relay(&self) -> &RelayAddress {
+        &self.state.identity.relay
+    }
+
+    /// The roster as far as it is known here.
+    pub fn roster(&self) -> &Roster {
+        &self.state.roster
+    }
+
+    /// The signed roster entries, oldest first.
+    ///
+    /// # Errors
+    /// [`EngineError`].
+    pub fn roster_entries(&self) -> Result<Vec<Vec<u8>>, EngineError> {
+        let rows = self.store.range(ROSTER, &[], &[], usize::MAX)?;
+        Ok(rows.into_iter().map(|(_, entry)| entry).collect())
+    }
+
+    /// A user's name, once the directory can be read.
+    pub fn name_of(&self, user: UserId) -> Option<String> {
+        self.state.name_of(user)
+    }
+
+    /// Whether everything that the relay had has been dealt with and nothing waits to be sent.
+    pub fn is_synced(&self) -> bool {
+        self.state.is_synced()
+    }
+
+    /// Whether this device was removed, suspended or revoked.
+    pub fn is_expelled(&self) -> bool {
+        self.state.expelled
+    }
+
+    /// The number that two people compare aloud (REQ-018); `None` for an unknown user.
+    pub fn safety_number(&self, other: UserId) -> Option<String> {
+        let roster = &self.state.roster;
+        roster.user(other)?;
+        let keys = |user| -> Vec<PublicKey> {
+            roster
+                .devices_of(user)
+                .map(|(_, d)| d.mls_signature_key)
+                .collect()
+        };
+        let me = self.user();
+        Some(safety_number((me, &keys(me)), (other, &keys(other))))
+    }
+
+    /// Every group that this device knows.
+    ///
+    /// # Errors
+    /// [`EngineError`].
+    pub fn groups(&mut self) -> Result<Vec<GroupView>, EngineError> {
+        let tx = Tx::new(&self.store);
+        let mut views = Vec::new();
+        for (key, value) in tx.scan(GROUPS, &[])? {
+            let id = GroupId(key.try_into().map_err(|_| EngineError::Damaged {
+                row: "a group's id",
+            })?);
+            let row: GroupRow = rows::from_bytes(&value)?;
+            let mut view = GroupView {
+                id,
+                name: row.name,
+                suite: row.suite,
+                epoch: row.epoch.0,
+                status: match row.status {
+                    GroupStatus::Creating | GroupStatus::Active => GroupStatusView::Active,
+                    GroupStatus::Removed => GroupStatusView::Removed,
+                    GroupStatus::Stopped(why) => GroupStatusView::Stopped(why),
+                },
+                members: Vec::new(),
+                admins: Vec::new(),
+                epoch_authenticator: Vec::new(),
+            };
+            if view.status != GroupStatusView::Removed {
+                let group = self.state.take_group(&tx, id)?;
+                view.members = group
+                    .leaves()
+                    .iter()
+                    .map(|l| MemberView {
+                        device: l.device,
+                        user: l.user,
+                        key: l.key,
+                    })
+                    .collect();
+                view.admins = group.policy().admins.clone();
+                view.epoch_authenticator = group.epoch_authenticator();
+                self.state.groups.insert(id, group);
+            }
+            views.push(view);
+        }
+        Ok(views)
+    }
+
+    /// Lines of a group's history after `after`, oldest first.
+    ///
+    /// # Errors
+    /// [`EngineError`].
+    pub fn messages(
+        &self,
+        group: GroupId,
+        after: LogSeq,
+        limit: usize,
+    ) -> Result<Vec<HistoryRecord>, EngineError> {
+        let from = rows::key(group, after.0.saturating_add(1));
+        self.store
+            .range(HISTORY, &group.0, &from, limit)?
+            .iter()
+            .map(|(_, value)| rows::from_bytes(value))
+            .collect()
+    }
+}

@@ -1,0 +1,416 @@
+//! What the engine holds in memory, and the step.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use openmls_rust_crypto::RustCrypto;
+use rand::RngCore;
+
+use super::link::Link;
+use super::outbound::Claim;
+use super::roster_sync::RosterJob;
+use super::rows::{
+    self, GROUPS, GroupRow, INTENTS, Intent, IntentRow, META, ROSTER, ROSTER_INTENTS,
+};
+use super::{
+    Alarm, Command, CommandError, CommandKind, EngineError, Event, Identity, Input, IntentId,
+    Output,
+};
+use crate::content;
+use crate::group::{Group, GroupPolicy, Me, MlsProvider};
+use crate::identity::{DirectoryKey, GroupId, RosterSeq, UserId};
+use crate::roster::Roster;
+use crate::store::{Reader, Tx};
+use crate::wire::limits;
+
+/// The longest text, bytes: what fits a record after encryption and padding.
+const MAX_TEXT_BYTES: usize = limits::MAX_APPLICATION_BYTES - 1_024;
+
+pub(super) struct State {
+    pub(super) rng: Box<dyn RngCore + Send>,
+    pub(super) crypto: Arc<RustCrypto>,
+    pub(super) identity: Arc<Identity>,
+    pub(super) directory: Option<DirectoryKey>,
+    pub(super) roster: Roster,
+    /// Groups in memory; an entry is taken out while it is worked on, so that a failure drops it.
+    pub(super) groups: BTreeMap<GroupId, Group>,
+    pub(super) claims: BTreeMap<GroupId, Claim>,
+    pub(super) roster_jobs: VecDeque<RosterJob>,
+    pub(super) link: Option<Link>,
+    /// When this device commits a removal if nobody else has, ms since 1970.
+    pub(super) duties: BTreeMap<GroupId, u64>,
+    /// When this device attests if not enough others have, ms since 1970.
+    pub(super) attest_at: BTreeMap<(GroupId, RosterSeq), u64>,
+    /// Groups whose removal the relay asked this device to commit first.
+    pub(super) leases: BTreeSet<GroupId>,
+    /// Groups to look at before the step ends.
+    pub(super) dirty: BTreeSet<GroupId>,
+    /// Groups that wait for something.
+    pub(super) unsettled: BTreeSet<GroupId>,
+    /// When refused submissions are tried again, ms since 1970.
+    pub(super) retry_at: Option<u64>,
+    /// The newest Welcome that was dealt with.
+    pub(super) inbox_cursor: u64,
+    pub(super) next_intent: u64,
+    pub(super) next_request: u64,
+    pub(super) now_ms: u64,
+    pub(super) expelled: bool,
+    /// The relay was convicted of showing two rosters: nothing is sent any more.
+    pub(super) distrusts_relay: bool,
+    pub(super) was_synced: bool,
+    pub(super) out: Vec<Output>,
+}
+
+impl State {
+    pub(super) fn load(
+        store: &dyn Reader,
+        rng: Box<dyn RngCore + Send>,
+    ) -> Result<Self, EngineError> {
+        let mut identity = Identity::load(store)?.ok_or(EngineError::NoIdentity)?;
+        let directory = identity.directory.take();
+        let mut this = Self {
+            rng,
+            crypto: Arc::new(RustCrypto::default()),
+            roster: Roster::new(identity.org),
+            identity: Arc::new(identity),
+            directory,
+            groups: BTreeMap::new(),
+            claims: BTreeMap::new(),
+            roster_jobs: VecDeque::new(),
+            link: None,
+            duties: BTreeMap::new(),
+            attest_at: BTreeMap::new(),
+            leases: BTreeSet::new(),
+            dirty: BTreeSet::new(),
+            unsettled: BTreeSet::new(),
+            retry_at: None,
+            inbox_cursor: 0,
+            next_intent: 0,
+            next_request: 0,
+            now_ms: 0,
+            expelled: false,
+            distrusts_relay: false,
+            was_synced: false,
+            out: Vec::new(),
+        };
+        this.read_stored(store)?;
+        Ok(this)
+    }
+
+    /// Forgets all that is in memory and starts from what is stored.
+    pub(super) fn reload(&mut self, store: &dyn Reader) -> Result<(), EngineError> {
+        let mut fresh = Self::load(store, Box::new(Unset))?;
+        std::mem::swap(&mut fresh.rng, &mut self.rng);
+        fresh.next_request = self.next_request;
+        fresh.next_intent = fresh.next_intent.max(self.next_intent);
+        fresh.out.push(Output::Reconnect);
+        *self = fresh;
+        Ok(())
+    }
+
+    fn read_stored(&mut self, store: &dyn Reader) -> Result<(), EngineError> {
+        let tx = Tx::new(store);
+        for (_, entry) in tx.scan(ROSTER, &[])? {
+            self.roster
+                .apply(&entry)
+                .map_err(|_| EngineError::Damaged { row: "the roster" })?;
+        }
+        for (key, value) in tx.scan(INTENTS, &[])? {
+            self.next_intent = self.next_intent.max(rows::number(&key)?);
+            let _: IntentRow = rows::from_bytes(&value)?;
+        }
+        for (key, value) in tx.scan(ROSTER_INTENTS, &[])? {
+            let id = rows::number(&key)?;
+            self.next_intent = self.next_intent.max(id);
+            self.roster_jobs.push_back(RosterJob::restore(
+                IntentId(id),
+                &rows::from_bytes(&value)?,
+            )?);
+        }
+        self.inbox_cursor = rows::load(&tx, META, b"inbox cursor")?.unwrap_or(0);
+        self.dirty = self.group_ids(&tx)?.into_iter().collect();
+        self.expelled = self.roster.device(self.identity.device).is_some() && !self.is_admitted();
+        Ok(())
+    }
+
+    pub(super) fn is_admitted(&self) -> bool {
+        self.roster.is_admitted(self.identity.device)
+    }
+
+    pub(super) fn group_ids(&self, tx: &Tx<'_>) -> Result<Vec<GroupId>, EngineError> {
+        tx.scan(GROUPS, &[])?
+            .into_iter()
+            .map(|(key, _)| {
+                key.try_into()
+                    .map(GroupId)
+                    .map_err(|_| EngineError::Damaged {
+                        row: "a group's id",
+                    })
+            })
+            .collect()
+    }
+
+    pub(super) fn event(&mut self, event: Event) {
+        self.out.push(Output::Event(event));
+    }
+
+    pub(super) fn alarm(&mut self, alarm: Alarm) {
+        self.event(Event::Alarm(alarm));
+    }
+
+    /// Takes a group out of memory, or loads it; put it back when the work on it has succeeded.
+    pub(super) fn take_group(&mut self, tx: &Tx<'_>, id: GroupId) -> Result<Group, EngineError> {
+        if let Some(group) = self.groups.remove(&id) {
+            return Ok(group);
+        }
+        Group::load(&MlsProvider::new(&self.crypto, tx), id)?.ok_or(EngineError::Damaged {
+            row: "a group's MLS state",
+        })
+    }
+
+    pub(super) fn name_of(&self, user: UserId) -> Option<String> {
+        let record = self.roster.user(user)?;
+        self.directory
+            .as_ref()?
+            .open_profile(self.identity.org, user, &record.profile)
+            .ok()
+    }
+
+    /// One input.
+    pub(super) fn step(&mut self, tx: &Tx<'_>, input: Input) -> Result<(), EngineError> {
+        match input {
+            Input::Connected(binding) => self.handle_connected(binding),
+            Input::Disconnected => self.handle_disconnected(tx)?,
+            Input::Frame(frame) => self.handle_frame(tx, frame)?,
+            Input::Tick => self.handle_tick(tx)?,
+            Input::Command(command) => self.handle_command(tx, command)?,
+        }
+        self.pump(tx)
+    }
+
+    /// Does whatever can be done now, and says when to look again.
+    fn pump(&mut self, tx: &Tx<'_>) -> Result<(), EngineError> {
+        self.pump_link();
+        self.pump_roster(tx)?;
+        // Work on one group may make another dirty, never the same one again without an input.
+        while let Some(group) = self
+            .dirty
+            .pop_first()
+            .or_else(|| self.link.as_mut()?.next_waiting())
+        {
+            self.pump_group(tx, group)?;
+        }
+        if let Some(wake) = self.next_wake() {
+            self.out.push(Output::Wake(wake));
+        }
+        let synced = self.is_synced();
+        if synced && !self.was_synced {
+            self.event(Event::Synced);
+        }
+        self.was_synced = synced;
+        Ok(())
+    }
+
+    fn next_wake(&self) -> Option<u64> {
+        let link = self.link.as_ref()?;
+        let now = self.now_ms;
+        // What is due already waits for something else than time.
+        let duties = self.duties.values().chain(self.attest_at.values());
+        [
+            link.next_deadline(),
+            duties.copied().filter(|at| *at > now).min(),
+            self.retry_at,
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    pub(super) fn is_synced(&self) -> bool {
+        self.roster_jobs.is_empty()
+            && self.unsettled.is_empty()
+            && self.dirty.is_empty()
+            && self
+                .link
+                .as_ref()
+                .is_some_and(|link| link.is_quiet() && link.relay_head <= self.roster.head().seq)
+    }
+
+    fn handle_tick(&mut self, tx: &Tx<'_>) -> Result<(), EngineError> {
+        let now = self.now_ms;
+        if self.link.as_ref().is_some_and(|l| l.is_overdue(now)) {
+            // Everything that was asked is asked again on the next connection.
+            self.out.push(Output::Reconnect);
+            return self.handle_disconnected(tx);
+        }
+        let due = self.duties.iter().filter(|(_, at)| **at <= now);
+        let attest = self.attest_at.iter().filter(|(_, at)| **at <= now);
+        let groups: Vec<_> = due
+            .map(|(group, _)| *group)
+            .chain(attest.map(|((group, _), _)| *group))
+            .collect();
+        self.dirty.extend(groups);
+        if self.retry_at.is_some_and(|at| at <= now) {
+            self.retry_at = None;
+            self.dirty.extend(self.unsettled.iter().copied());
+            if let Some(link) = &mut self.link {
+                link.forget_refused();
+            }
+        }
+        Ok(())
+    }
+
+    fn handle_command(&mut self, tx: &Tx<'_>, command: Command) -> Result<(), EngineError> {
+        let id = command.id;
+        let outcome = if self.expelled {
+            Err(CommandError::Expelled)
+        } else {
+            self.accept_command(tx, command)?
+        };
+        if let Err(error) = outcome {
+            self.event(Event::Failed { id, error });
+        }
+        Ok(())
+    }
+
+    fn accept_command(
+        &mut self,
+        tx: &Tx<'_>,
+        Command { id, kind }: Command,
+    ) -> Result<Result<(), CommandError>, EngineError> {
+        match kind {
+            CommandKind::CreateGroup { name, members } => {
+                if let Some(error) = self.unknown_user(&members) {
+                    return Ok(Err(error));
+                }
+                self.create_group(tx, id, name, members)?;
+            }
+            CommandKind::AddMembers { group, users } => {
+                if let Some(error) = self.unknown_user(&users) {
+                    return Ok(Err(error));
+                }
+                let users = users.into_iter().collect();
+                return self.intend(tx, id, group, Intent::Add { users });
+            }
+            CommandKind::RemoveMember { group, user } => {
+                return self.intend(tx, id, group, Intent::Remove { user });
+            }
+            CommandKind::SendText { group, text } => {
+                if text.len() > MAX_TEXT_BYTES {
+                    return Ok(Err(CommandError::TooLong {
+                        length: text.len(),
+                        limit: MAX_TEXT_BYTES,
+                    }));
+                }
+                let mut salt = [0; 16];
+                self.rng.fill_bytes(&mut salt);
+                let content = content::encode_text(salt, &text);
+                return self.intend(tx, id, group, Intent::Send { content });
+            }
+            CommandKind::OrderStatus { order } => self.ask_order_status(id, order),
+            roster => return self.roster_command(tx, id, roster),
+        }
+        Ok(Ok(()))
+    }
+
+    fn unknown_user(&self, users: &[UserId]) -> Option<CommandError> {
+        users
+            .iter()
+            .any(|u| self.roster.user(*u).is_none_or(|r| r.is_removed()))
+            .then_some(CommandError::UnknownUser)
+    }
+
+    /// Writes down what is wanted of a group, before anything is done about it.
+    fn intend(
+        &mut self,
+        tx: &Tx<'_>,
+        id: IntentId,
+        group: GroupId,
+        intent: Intent,
+    ) -> Result<Result<(), CommandError>, EngineError> {
+        let Some(row) = rows::load::<GroupRow>(tx, GROUPS, &group.0)? else {
+            return Ok(Err(CommandError::UnknownGroup));
+        };
+        if let Some(error) = row.closed() {
+            return Ok(Err(error));
+        }
+        rows::put(
+            tx,
+            INTENTS,
+            rows::key(group, id.0),
+            &IntentRow {
+                intent,
+                in_flight: false,
+            },
+        )?;
+        self.dirty.insert(group);
+        Ok(Ok(()))
+    }
+
+    fn create_group(
+        &mut self,
+        tx: &Tx<'_>,
+        id: IntentId,
+        name: String,
+        members: Vec<UserId>,
+    ) -> Result<(), EngineError> {
+        let group = GroupId::random(&mut self.rng);
+        let policy = GroupPolicy {
+            name,
+            admins: vec![self.identity.user],
+        };
+        self.open_group(tx, id, group, policy)?;
+        let mut users: BTreeSet<UserId> = members.into_iter().collect();
+        users.insert(self.identity.user);
+        rows::put(
+            tx,
+            INTENTS,
+            rows::key(group, id.0),
+            &IntentRow {
+                intent: Intent::Add { users },
+                in_flight: false,
+            },
+        )?;
+        self.dirty.insert(group);
+        Ok(())
+    }
+}
+
+impl Identity {
+    pub(super) fn me(&self) -> Me<'_> {
+        Me {
+            org: self.org,
+            user: self.user,
+            device: self.device,
+            key: &self.mls,
+        }
+    }
+}
+
+impl GroupRow {
+    /// Why nothing can be sent here any more, if so.
+    pub(super) fn closed(&self) -> Option<CommandError> {
+        match &self.status {
+            rows::GroupStatus::Removed => Some(CommandError::NotAMember),
+            rows::GroupStatus::Stopped(reason) => Some(CommandError::Stopped {
+                reason: reason.clone(),
+            }),
+            rows::GroupStatus::Creating | rows::GroupStatus::Active => None,
+        }
+    }
+}
+
+/// Stands where the randomness comes from while a state is loaded, which draws none.
+struct Unset;
+
+impl RngCore for Unset {
+    fn next_u32(&mut self) -> u32 {
+        unreachable!("loading draws no randomness")
+    }
+    fn next_u64(&mut self) -> u64 {
+        unreachable!("loading draws no randomness")
+    }
+    fn fill_bytes(&mut self, _: &mut [u8]) {
+        unreachable!("loading draws no randomness")
+    }
+}

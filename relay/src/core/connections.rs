@@ -1,0 +1,156 @@
+//! Who is connected and what they subscribe to: the only state that the relay keeps in memory alone.
+
+use mortise_protocol::identity::{Epoch, GroupId, LogSeq, OrgId, PublicKey};
+use mortise_protocol::wire::ConnectionBinding;
+
+use super::journal::Journal;
+use super::{ConnId, Input, StreamId};
+
+/// A connection, as far as decisions need it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Connection {
+    pub(super) transport_key: PublicKey,
+    pub(super) binding: ConnectionBinding,
+    /// What its `Hello` said: the organisation, and the stream for pushes.
+    pub(super) hello: Option<(OrgId, StreamId)>,
+}
+
+/// A connection's interest in one epoch of a group: fixed size, whatever the reader does (REQ-056).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Subscription {
+    pub(super) epoch: Epoch,
+    /// The record that it waits for; once missed, the device pulls from its cursor.
+    pub(super) next_seq: LogSeq,
+    pub(super) credit: u32,
+}
+
+const FIRST: ConnId = ConnId(0);
+const LAST: ConnId = ConnId(u64::MAX);
+const FIRST_GROUP: GroupId = GroupId([0; 32]);
+const LAST_GROUP: GroupId = GroupId([0xff; 32]);
+
+/// Every connection and subscription.
+#[derive(Debug, Default)]
+pub(super) struct Connections {
+    by_id: Journal<ConnId, Connection>,
+    by_key: Journal<(OrgId, PublicKey, ConnId), ()>,
+    subscriptions: Journal<(GroupId, ConnId), Subscription>,
+    groups: Journal<(ConnId, GroupId), ()>,
+}
+
+impl Connections {
+    /// Takes note of who comes and goes; a frame is not its business.
+    pub(super) fn handle(&mut self, input: &Input) {
+        match input {
+            Input::Connected {
+                conn,
+                transport_key,
+                binding,
+            } => self.by_id.insert(
+                *conn,
+                Connection {
+                    transport_key: *transport_key,
+                    binding: *binding,
+                    hello: None,
+                },
+            ),
+            Input::Disconnected { conn } => self.remove(*conn),
+            Input::Frame { .. } => {}
+        }
+    }
+
+    pub(super) fn remove(&mut self, conn: ConnId) {
+        for group in self.groups_of(conn) {
+            self.unsubscribe(conn, group);
+        }
+        let Some(connection) = self.by_id.remove(conn) else {
+            return;
+        };
+        if let Some((org, _)) = connection.hello {
+            self.by_key.remove((org, connection.transport_key, conn));
+        }
+    }
+
+    /// Notes what a `Hello` says.
+    pub(super) fn greet(&mut self, conn: ConnId, org: OrgId, pushes: StreamId) {
+        if let Some(mut connection) = self.by_id.at(conn) {
+            connection.hello = Some((org, pushes));
+            self.by_id.insert(conn, connection);
+            self.by_key
+                .insert((org, connection.transport_key, conn), ());
+        }
+    }
+
+    pub(super) fn at(&self, conn: ConnId) -> Option<Connection> {
+        self.by_id.at(conn)
+    }
+
+    pub(super) fn contains(&self, conn: ConnId) -> bool {
+        self.by_id.at(conn).is_some()
+    }
+
+    /// Every connection of an organisation, with its TLS key.
+    pub(super) fn of_org(&self, org: OrgId) -> Vec<(PublicKey, ConnId)> {
+        let keys = (org, PublicKey([0; 32]), FIRST)..=(org, PublicKey([0xff; 32]), LAST);
+        self.by_key
+            .range(keys)
+            .map(|((_, key, conn), ())| (key, conn))
+            .collect()
+    }
+
+    /// The connections of one device.
+    pub(super) fn of_key(&self, org: OrgId, key: PublicKey) -> Vec<ConnId> {
+        self.by_key
+            .range((org, key, FIRST)..=(org, key, LAST))
+            .map(|((_, _, conn), ())| conn)
+            .collect()
+    }
+
+    pub(super) fn subscribe(&mut self, conn: ConnId, group: GroupId, to: Subscription) {
+        self.subscriptions.insert((group, conn), to);
+        self.groups.insert((conn, group), ());
+    }
+
+    pub(super) fn unsubscribe(&mut self, conn: ConnId, group: GroupId) {
+        self.subscriptions.remove((group, conn));
+        self.groups.remove((conn, group));
+    }
+
+    /// A group's subscriptions, by connection.
+    pub(super) fn subscribers(&self, group: GroupId) -> Vec<(ConnId, Subscription)> {
+        self.subscriptions
+            .range((group, FIRST)..=(group, LAST))
+            .map(|((_, conn), subscription)| (conn, subscription))
+            .collect()
+    }
+
+    /// The groups that a connection subscribes to.
+    pub(super) fn groups_of(&self, conn: ConnId) -> Vec<GroupId> {
+        self.groups
+            .range((conn, FIRST_GROUP)..=(conn, LAST_GROUP))
+            .map(|((_, group), ())| group)
+            .collect()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.by_id.len()
+    }
+
+    pub(super) fn subscriptions_len(&self) -> usize {
+        self.subscriptions.len()
+    }
+
+    pub(super) fn keep(&mut self) {
+        self.by_id.keep();
+        self.by_key.keep();
+        self.subscriptions.keep();
+        self.groups.keep();
+    }
+
+    pub(super) fn revert(&mut self) {
+        self.by_id.revert();
+        self.by_key.revert();
+        self.subscriptions.revert();
+        self.groups.revert();
+    }
+}

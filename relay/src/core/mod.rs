@@ -1,0 +1,305 @@
+//! The relay's decisions, and nothing else: who is admitted, what enters a log, who may read, what an order does.
+//!
+//! Deterministic and sans-IO: the same [`Core`] runs under QUIC and in the simulator. It must never know a
+//! socket, a file, a clock or randomness, never look inside ciphertext, and never answer before what the
+//! answer says is durable.
+//!
+//! Inputs: [`Core::step`] (a batch of [`Input`]s, one transaction, one durable commit, then the
+//! [`Output`]s), [`Core::add_claim_token`]. Getters: [`Core::status`], [`Core::is_stopped`].
+
+pub mod append;
+mod connections;
+mod groups;
+mod inbox;
+mod journal;
+mod key_packages;
+pub mod layout;
+mod orders;
+mod organisations;
+mod outbox;
+mod rosters;
+mod slots;
+mod status;
+mod subscriptions;
+#[cfg(test)]
+mod tests;
+mod turn;
+
+use mortise_protocol::identity::{Hash, OrgId, PublicKey};
+use mortise_protocol::roster::{MAX_ISSUE_SKEW_MS, RosterError};
+use mortise_protocol::store::{Store, StoreError, Tx, commit};
+use mortise_protocol::wire::{ClientToRelay, ConnectionBinding, Refusal, RelayToClient, Response};
+
+use self::connections::Connections;
+use self::layout::{CLAIM_TOKENS, META, META_KEY, MetaRecord};
+use self::rosters::Rosters;
+use self::turn::Turn;
+
+pub use self::status::{OrgStatus, Status};
+
+/// A connection; the driver never uses a number twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ConnId(pub u64);
+
+/// A stream of a connection; the answer goes to the stream that the question came on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StreamId(pub u64);
+
+/// What happened outside.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Input {
+    /// A peer has finished the TLS handshake, in which it proved that it holds `transport_key`.
+    Connected {
+        /// The new connection.
+        conn: ConnId,
+        /// The peer's raw public key.
+        transport_key: PublicKey,
+        /// The connection's TLS exporter value.
+        binding: ConnectionBinding,
+    },
+    /// The connection is gone.
+    Disconnected {
+        /// Which.
+        conn: ConnId,
+    },
+    /// A question, decoded.
+    Frame {
+        /// From whom.
+        conn: ConnId,
+        /// Where the answer goes.
+        stream: StreamId,
+        /// What is asked.
+        frame: ClientToRelay,
+    },
+}
+
+/// What the driver must do, in this order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// Sends a frame.
+    Send {
+        /// To whom.
+        conn: ConnId,
+        /// On which stream.
+        stream: StreamId,
+        /// What.
+        frame: RelayToClient,
+    },
+    /// Sends what is queued, then closes the connection; the core has forgotten it already.
+    Close {
+        /// Which.
+        conn: ConnId,
+        /// Why.
+        reason: CloseReason,
+    },
+}
+
+/// Why the relay closes a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CloseReason {
+    /// An order named the device (REQ-062); `REMOVED` on the wire (REQ-049).
+    Removed,
+}
+
+/// What the core is told once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CoreConfig {
+    /// The public half of the key that the relay signs statements with; every Genesis must name it.
+    pub statement_key: PublicKey,
+    /// How far a roster entry's time may be from the relay's clock, ms.
+    pub max_clock_skew_ms: u64,
+}
+
+impl CoreConfig {
+    /// The configuration with this statement key, and 10 minutes of clock skew.
+    #[must_use]
+    pub fn new(statement_key: PublicKey) -> Self {
+        Self {
+            statement_key,
+            max_clock_skew_ms: MAX_ISSUE_SKEW_MS,
+        }
+    }
+}
+
+/// Why the core cannot start, or an administrator's input was not taken.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CoreError {
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A stored roster does not validate: the store was changed by somebody else.
+    #[error("the stored roster of an organisation does not validate")]
+    Roster {
+        /// Whose.
+        org: OrgId,
+        /// Which rule it breaks.
+        #[source]
+        source: RosterError,
+    },
+    /// The store, or an organisation in it, belongs to another statement key.
+    #[error("the store belongs to a relay with another statement key")]
+    StatementKey,
+    /// An earlier write failed; restart the relay once the disk is sound.
+    #[error("the relay has stopped accepting after its store failed")]
+    Stopped,
+}
+
+/// The relay's decisions over one store.
+#[derive(Debug)]
+pub struct Core {
+    config: CoreConfig,
+    rosters: Rosters,
+    connections: Connections,
+    meta_stored: bool,
+    stopped: bool,
+}
+
+impl Core {
+    /// Replays every organisation's roster from the store, each entry validated anew.
+    ///
+    /// # Errors
+    /// [`CoreError`]: the store failed, is damaged, or is another relay's.
+    pub fn load(store: &dyn Store, config: CoreConfig) -> Result<Self, CoreError> {
+        let tx = Tx::new(store);
+        let meta: Option<MetaRecord> = layout::load(&tx, META, META_KEY)?;
+        if meta
+            .as_ref()
+            .is_some_and(|m| m.statement_key != config.statement_key)
+        {
+            return Err(CoreError::StatementKey);
+        }
+        let rosters = Rosters::load(&tx)?;
+        if rosters
+            .iter()
+            .any(|r| r.statement_key() != Some(config.statement_key))
+        {
+            return Err(CoreError::StatementKey);
+        }
+        Ok(Self {
+            config,
+            rosters,
+            connections: Connections::default(),
+            meta_stored: meta.is_some(),
+            stopped: false,
+        })
+    }
+
+    /// Decides a batch: one transaction, one durable commit, and only then the outputs (REQ-070).
+    ///
+    /// If the commit fails, nothing happened and every question of the batch is refused with
+    /// `STORAGE`. A full disk may be tried again; after any other failure the core has stopped (REQ-072).
+    pub fn step(&mut self, store: &mut dyn Store, now_ms: u64, inputs: Vec<Input>) -> Vec<Output> {
+        if self.stopped {
+            return self.refuse_all(&inputs);
+        }
+        match self.run(store, now_ms, &inputs) {
+            Ok(outputs) => {
+                self.connections.keep();
+                self.rosters.keep();
+                outputs
+            }
+            Err(error) => self.recover(store, &error, &inputs),
+        }
+    }
+
+    fn run(
+        &mut self,
+        store: &mut dyn Store,
+        now_ms: u64,
+        inputs: &[Input],
+    ) -> Result<Vec<Output>, StoreError> {
+        let tx = Tx::new(&*store);
+        let mut turn = Turn::new(
+            &self.config,
+            &mut self.rosters,
+            &mut self.connections,
+            &tx,
+            now_ms,
+        );
+        for input in inputs {
+            turn.handle(input)?;
+        }
+        let outputs = turn.into_outputs();
+        self.put_meta(&tx);
+        let batch = tx.into_batch()?;
+        commit(store, &batch)?;
+        self.meta_stored |= !batch.is_empty();
+        Ok(outputs)
+    }
+
+    /// The store is this relay's from its first row on.
+    fn put_meta(&self, tx: &Tx<'_>) {
+        if !self.meta_stored && !tx.is_empty() {
+            let statement_key = self.config.statement_key;
+            layout::save(tx, META, META_KEY, &MetaRecord { statement_key });
+        }
+    }
+
+    /// After a failed commit: as if the batch had never been, but for who is connected.
+    fn recover(&mut self, store: &dyn Store, error: &StoreError, inputs: &[Input]) -> Vec<Output> {
+        self.connections.revert();
+        let reverted = self.rosters.revert(&Tx::new(store));
+        // A full disk says so before it writes; after anything else nobody knows what was written.
+        self.stopped = !matches!(error, StoreError::Full) || reverted.is_err();
+        self.refuse_all(inputs)
+    }
+
+    fn refuse_all(&mut self, inputs: &[Input]) -> Vec<Output> {
+        let mut outputs = Vec::new();
+        for input in inputs {
+            match input {
+                Input::Frame {
+                    conn,
+                    stream,
+                    frame,
+                } if self.connections.contains(*conn) => outputs.push(Output::Send {
+                    conn: *conn,
+                    stream: *stream,
+                    frame: RelayToClient::Response {
+                        id: frame.id,
+                        response: Response::Refused(Refusal::Storage),
+                    },
+                }),
+                Input::Frame { .. } => {}
+                other => self.connections.handle(other),
+            }
+        }
+        self.connections.keep();
+        outputs
+    }
+
+    /// Lets whoever holds the token with this SHA-256 found one organisation.
+    ///
+    /// # Errors
+    /// [`CoreError::Store`], or [`CoreError::Stopped`].
+    pub fn add_claim_token(
+        &mut self,
+        store: &mut dyn Store,
+        token_hash: Hash,
+    ) -> Result<(), CoreError> {
+        if self.stopped {
+            return Err(CoreError::Stopped);
+        }
+        let result = self.write_claim_token(store, token_hash);
+        self.stopped = matches!(&result, Err(error) if !matches!(error, StoreError::Full));
+        Ok(result?)
+    }
+
+    fn write_claim_token(&mut self, store: &mut dyn Store, hash: Hash) -> Result<(), StoreError> {
+        let tx = Tx::new(&*store);
+        layout::save_bytes(&tx, CLAIM_TOKENS, hash.0, &[]);
+        self.put_meta(&tx);
+        let batch = tx.into_batch()?;
+        commit(store, &batch)?;
+        self.meta_stored = true;
+        Ok(())
+    }
+
+    /// Whether the core refuses everything because its store failed.
+    #[must_use]
+    pub fn is_stopped(&self) -> bool {
+        self.stopped
+    }
+}

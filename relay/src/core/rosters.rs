@@ -1,0 +1,90 @@
+//! The rosters of all organisations in memory, always equal to what the store would replay.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use mortise_protocol::identity::OrgId;
+use mortise_protocol::roster::{Applied, Roster, RosterError};
+use mortise_protocol::store::{StoreError, Tx};
+
+use super::CoreError;
+use super::layout::{ROSTER, read_bytes};
+
+/// How many entries are read at a time.
+const PAGE: usize = 256;
+const ORG_BYTES: usize = 32;
+
+/// Every organisation's roster, and which of them the batch has changed.
+#[derive(Debug, Default)]
+pub(super) struct Rosters {
+    by_org: BTreeMap<OrgId, Roster>,
+    changed: BTreeSet<OrgId>,
+}
+
+impl Rosters {
+    /// Replays all of them.
+    pub(super) fn load(tx: &Tx<'_>) -> Result<Self, CoreError> {
+        let mut rosters = Self::default();
+        rosters.replay(tx, &[])?;
+        Ok(rosters)
+    }
+
+    fn replay(&mut self, tx: &Tx<'_>, prefix: &[u8]) -> Result<(), CoreError> {
+        let mut from = prefix.to_vec();
+        loop {
+            let page = tx.scan_from(ROSTER, prefix, &from, PAGE)?;
+            for (key, row) in &page {
+                let org = OrgId(*key.first_chunk::<ORG_BYTES>().ok_or(StoreError::Corrupt {
+                    reason: "a roster entry's key is too short",
+                })?);
+                self.by_org
+                    .entry(org)
+                    .or_insert_with(|| Roster::new(org))
+                    .apply(read_bytes(row)?)
+                    .map_err(|source| CoreError::Roster { org, source })?;
+            }
+            match page.into_iter().last() {
+                Some((key, _)) => from = [&key[..], &[0]].concat(),
+                None => return Ok(()),
+            }
+        }
+    }
+
+    pub(super) fn at(&self, org: OrgId) -> Option<&Roster> {
+        self.by_org.get(&org)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Roster> {
+        self.by_org.values()
+    }
+
+    /// Takes over a roster whose Genesis was found valid.
+    pub(super) fn found(&mut self, roster: Roster) {
+        self.changed.insert(roster.org());
+        self.by_org.insert(roster.org(), roster);
+    }
+
+    /// Validates and applies an entry to a roster that exists.
+    pub(super) fn apply(&mut self, org: OrgId, entry: &[u8]) -> Result<Applied, RosterError> {
+        let roster = self
+            .by_org
+            .get_mut(&org)
+            .ok_or(RosterError::WrongOrg { org })?;
+        let applied = roster.apply(entry)?;
+        self.changed.insert(org);
+        Ok(applied)
+    }
+
+    /// The batch is durable.
+    pub(super) fn keep(&mut self) {
+        self.changed.clear();
+    }
+
+    /// The batch never was: reads back what it changed.
+    pub(super) fn revert(&mut self, tx: &Tx<'_>) -> Result<(), CoreError> {
+        for org in std::mem::take(&mut self.changed) {
+            self.by_org.remove(&org);
+            self.replay(tx, &org.0)?;
+        }
+        Ok(())
+    }
+}

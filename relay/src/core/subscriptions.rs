@@ -1,0 +1,100 @@
+//! Who reads what: an epoch's key opens that epoch's records, and live records go to who waits for them (REQ-056).
+
+use mortise_protocol::identity::{Epoch, GroupId, LogSeq};
+use mortise_protocol::store::StoreError;
+use mortise_protocol::wire::log::{AccessProof, Purpose};
+use mortise_protocol::wire::{LogRecord, Refusal, Response, limits};
+
+use super::ConnId;
+use super::append::access_proven;
+use super::connections::Subscription;
+use super::layout::{self, EPOCHS, EpochRecord, of_group};
+use super::turn::{Answer, Caller, Turn};
+
+impl Turn<'_> {
+    /// Answers where epoch and log end, pushes a page of what the epoch's key opens, and waits for more.
+    pub(super) fn subscribe(
+        &mut self,
+        caller: &Caller,
+        group: GroupId,
+        epoch: Epoch,
+        after: LogSeq,
+        credit: u32,
+        proof: &AccessProof,
+    ) -> Answer {
+        let head = self.group_of(caller, group)?.ok_or(Refusal::UnknownGroup)?;
+        let opened: EpochRecord = layout::load(self.tx, EPOCHS, &of_group(group, epoch.0))?
+            .ok_or(Refusal::AccessDenied)?;
+        let binding = &caller.binding;
+        if !access_proven(proof, &opened, binding, group, epoch, Purpose::Read) {
+            return Err(Refusal::AccessDenied.into());
+        }
+        let closing: Option<EpochRecord> =
+            layout::load(self.tx, EPOCHS, &of_group(group, epoch.next().0))?;
+        let last_readable = closing.map_or(head.head_seq, |next| next.opening_seq);
+        let mut subscription = Subscription {
+            epoch,
+            next_seq: after.next().max(opened.opening_seq),
+            credit: credit.min(limits::MAX_CREDIT),
+        };
+        self.push_backlog(caller.conn, group, &mut subscription, last_readable)?;
+        if closing.is_some() && subscription.next_seq > last_readable {
+            self.connections.unsubscribe(caller.conn, group);
+        } else {
+            self.connections.subscribe(caller.conn, group, subscription);
+        }
+        Ok(Response::Subscribed {
+            head_seq: head.head_seq,
+            head_epoch: head.head_epoch,
+            last_readable,
+        })
+    }
+
+    /// Pushes from the cursor on: within credit, range and page, but one record at least.
+    fn push_backlog(
+        &mut self,
+        conn: ConnId,
+        group: GroupId,
+        subscription: &mut Subscription,
+        last_readable: LogSeq,
+    ) -> Result<(), StoreError> {
+        let mut bytes = 0;
+        while subscription.credit > 0 && subscription.next_seq <= last_readable {
+            let record = layout::load_log(self.tx, group, subscription.next_seq)?;
+            let size = record.payload.as_slice().len();
+            if bytes > 0 && bytes + size > limits::MAX_PAGE_BYTES {
+                break;
+            }
+            bytes += size;
+            subscription.credit -= 1;
+            subscription.next_seq = subscription.next_seq.next();
+            self.push_record(conn, group, record);
+        }
+        Ok(())
+    }
+
+    /// Pushes a new record to every subscriber that waits for exactly this one and has credit.
+    pub(super) fn push_live(&mut self, group: GroupId, record: &LogRecord, closes_epoch: bool) {
+        for (conn, mut subscription) in self.connections.subscribers(group) {
+            // A position is in one epoch only; that the epoch is compared too keeps a mistake above from being a leak.
+            let waits = subscription.epoch == record.epoch && subscription.next_seq == record.seq;
+            if !waits || subscription.credit == 0 {
+                continue;
+            }
+            self.push_record(conn, group, record.clone());
+            if closes_epoch {
+                self.connections.unsubscribe(conn, group);
+                continue;
+            }
+            subscription.credit -= 1;
+            subscription.next_seq = record.seq.next();
+            self.connections.subscribe(conn, group, subscription);
+        }
+    }
+
+    fn push_record(&mut self, conn: ConnId, group: GroupId, record: LogRecord) {
+        if let Some((_, stream)) = self.connections.at(conn).and_then(|c| c.hello) {
+            self.outbox.push_record(conn, stream, group, record);
+        }
+    }
+}

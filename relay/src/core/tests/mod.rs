@@ -1,0 +1,12 @@
+//! The relay's rules, each positive and negative, against a real roster and fake MLS ciphertext.
+
+mod append_rule;
+mod fixture;
+mod groups;
+mod membership;
+mod orders;
+mod records;
+mod stock;
+mod storage;
+mod subscriptions;
+mod welcomes;

@@ -1,0 +1,103 @@
+//! The QUIC endpoint: transport limits, admission of new connections, Retry under load.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use mortise_protocol::wire::limits;
+use quinn::crypto::rustls::QuicServerConfig;
+use quinn::{Endpoint, ServerConfig, TransportConfig, VarInt};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tracing::{debug, error};
+
+use super::NetError;
+use super::connection::{Context, run};
+use crate::core::ConnId;
+
+/// What one stream may have in flight towards the relay, bytes.
+const STREAM_WINDOW: u32 = 1024 * 1024;
+/// What all streams of somebody who is not admitted may have in flight, bytes.
+const WINDOW_UNADMITTED: u32 = 2 * 64 * 1024;
+/// What all streams of an admitted device may have in flight: no stream that waits can starve another.
+pub(super) const WINDOW_ADMITTED: u32 = (limits::MAX_STREAMS + 2) * STREAM_WINDOW;
+/// What is in flight towards one device, bytes; the rest waits in its outbox.
+const SEND_WINDOW: u64 = 4 * 1024 * 1024;
+/// A connection without a sign of life is dead after this, ms.
+const IDLE_TIMEOUT_MS: u32 = 30_000;
+/// Connection attempts that wait to be looked at.
+const MAX_INCOMING: usize = 1_024;
+/// What one attempt, and all of them, may buffer before it is looked at, bytes.
+const INCOMING_BYTES: u64 = 64 * 1024;
+const INCOMING_BYTES_TOTAL: u64 = 16 * 1024 * 1024;
+/// Handshakes at once before a peer must prove its address with a Retry.
+const MAX_UNVALIDATED_HANDSHAKES: usize = 64;
+
+/// Binds the endpoint.
+pub(super) fn bind(tls: rustls::ServerConfig, listen: SocketAddr) -> Result<Endpoint, NetError> {
+    let crypto = QuicServerConfig::try_from(tls).map_err(|_| NetError::NoInitialSuite)?;
+    let mut config = ServerConfig::with_crypto(Arc::new(crypto));
+    config
+        .transport_config(Arc::new(transport()))
+        .max_incoming(MAX_INCOMING)
+        .incoming_buffer_size(INCOMING_BYTES)
+        .incoming_buffer_size_total(INCOMING_BYTES_TOTAL);
+    Endpoint::server(config, listen).map_err(|error| NetError::Bind {
+        address: listen,
+        error,
+    })
+}
+
+fn transport() -> TransportConfig {
+    let mut transport = TransportConfig::default();
+    transport
+        .max_concurrent_bidi_streams(VarInt::from_u32(limits::MAX_STREAMS))
+        .max_concurrent_uni_streams(VarInt::from_u32(0))
+        .datagram_receive_buffer_size(None)
+        .stream_receive_window(VarInt::from_u32(STREAM_WINDOW))
+        .receive_window(VarInt::from_u32(WINDOW_UNADMITTED))
+        .send_window(SEND_WINDOW)
+        .max_idle_timeout(Some(VarInt::from_u32(IDLE_TIMEOUT_MS).into()));
+    transport
+}
+
+/// Takes connections until the endpoint is closed. Dropping the future ends every connection.
+pub(super) async fn accept(endpoint: Endpoint, context: Context, max_connections: usize) {
+    let mut connections = JoinSet::new();
+    let unvalidated = Arc::new(Semaphore::new(MAX_UNVALIDATED_HANDSHAKES));
+    let mut next = 0;
+    loop {
+        // Biased: room is made before it is asked for.
+        let incoming = tokio::select! {
+            biased;
+            Some(ended) = connections.join_next() => {
+                if ended.is_err() {
+                    error!("a connection's task failed");
+                }
+                continue;
+            }
+            incoming = endpoint.accept() => match incoming {
+                Some(incoming) => incoming,
+                None => break,
+            },
+        };
+        if connections.len() >= max_connections {
+            debug!("full: a connection was refused");
+            incoming.refuse();
+            continue;
+        }
+        let handshaking = Arc::clone(&unvalidated).try_acquire_owned().ok();
+        if handshaking.is_none() && !incoming.remote_address_validated() {
+            // Fails only for an address that is validated, and this one is not.
+            let _ = incoming.retry();
+            continue;
+        }
+        match incoming.accept() {
+            Ok(connecting) => {
+                next += 1;
+                connections.spawn(run(connecting, ConnId(next), context.clone(), handshaking));
+            }
+            Err(reason) => debug!(%reason, "a connection attempt failed"),
+        }
+    }
+    while connections.join_next().await.is_some() {}
+}

@@ -1,0 +1,57 @@
+//! The main job in the simulated world: found, invite, talk, remove.
+
+use mortise_protocol::engine::{CommandKind, Event};
+use mortise_protocol::group::{SUITE_CLASSICAL, SUITE_HYBRID};
+use mortise_protocol::wire::GroupState;
+use mortise_tests::world::World;
+
+fn talk_and_remove(suite: u16) {
+    let (mut world, people) = World::with_people(1, suite, &["Ann", "Bob", "Cy", "Dot"]);
+    let [ann, bob, cy, dot] = people[..] else {
+        panic!("four people")
+    };
+    let name = world.people[bob.0]
+        .engine()
+        .name_of(world.people[cy.0].user());
+    assert_eq!(name.as_deref(), Some("Cy"));
+    let group = world.group(bob, &[bob, cy, dot]);
+    assert_eq!(world.view(cy, group).members.len(), 3);
+    world.say(cy, group, "hello");
+    world.settle();
+    world.say(bob, group, "hello yourself");
+    world.settle();
+    for who in [bob, cy, dot] {
+        assert_eq!(world.texts(who, group), ["hello", "hello yourself"]);
+    }
+    let order = world.remove(ann, dot);
+    assert!(world.people[dot.0].engine().is_expelled());
+    world.say(cy, group, "without you");
+    world.settle();
+    assert_eq!(world.texts(bob, group)[2..], ["without you"]);
+    assert_eq!(world.texts(dot, group).len(), 2);
+    assert_eq!(world.view(bob, group).members.len(), 2);
+    let status = world.command(ann, CommandKind::OrderStatus { order });
+    world.settle();
+    let groups = world.people[ann.0]
+        .events
+        .iter()
+        .find_map(|e| match e {
+            Event::OrderStatus { id, groups } if *id == status => Some(groups.clone()),
+            _ => None,
+        })
+        .expect("status");
+    assert_eq!(groups.len(), 1);
+    assert_eq!(groups[0].state, GroupState::Rotated);
+    assert_eq!(world.alarms(bob).next(), None);
+}
+
+/// REQ-091, REQ-064, REQ-065: a removal is rotated by whoever is online, and told.
+#[test]
+fn people_talk_and_one_is_removed_classical() {
+    talk_and_remove(SUITE_CLASSICAL);
+}
+
+#[test]
+fn people_talk_and_one_is_removed_hybrid() {
+    talk_and_remove(SUITE_HYBRID);
+}
