@@ -723,16 +723,20 @@ impl State {
         if outbox.kind == OutboxKind::Create {
             return self.handle_created(tx, group, number, &outbox, seq, fence);
         }
+        self.tell_appended(&outbox, group, seq);
         outbox.acked = true;
         if let Some(link) = &mut self.link {
             link.sent.remove(&record);
         }
         rows::put(tx, OUTBOX, rows::key(group, number), &outbox)?;
-        if let (OutboxKind::Message, Some(id)) = (outbox.kind, outbox.intent) {
-            let id = IntentId(id);
+        Ok(())
+    }
+
+    /// Tells the user, once: the answer and the record itself come in either order.
+    pub(super) fn tell_appended(&mut self, outbox: &OutboxRow, group: GroupId, seq: LogSeq) {
+        if let Some(id) = outbox.intent.filter(|_| !outbox.acked).map(IntentId) {
             self.event(Event::Appended { id, group, seq });
         }
-        Ok(())
     }
 
     fn handle_created(
