@@ -8,6 +8,7 @@ mod liar;
 mod network;
 mod person;
 mod relay;
+mod talk;
 mod template;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -27,6 +28,7 @@ pub use disk::{Disk, DiskFault, Tamper};
 pub use liar::Liar;
 pub use network::{Faults, Flight};
 pub use person::{Person, PersonId};
+pub use talk::wall_clock_ms;
 pub use template::Template;
 
 use network::Network;
