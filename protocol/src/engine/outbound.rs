@@ -188,7 +188,9 @@ impl State {
     /// Whether the cursor has reached the end of the log; asks for what is missing.
     fn is_caught_up(&mut self, work: &Work<'_>, access_key: &crate::identity::SigningKey) -> bool {
         let (id, row) = (work.id, &*work.row);
-        let Some(link) = &mut self.link else {
+        let head = self.roster.head().seq;
+        // Records that need a newer roster come again when it is here: asking before that would be asking for ever.
+        let Some(link) = self.link.as_mut().filter(|l| l.need_roster <= head) else {
             return false;
         };
         let sub = link.subs.get_mut(&id).filter(|sub| sub.epoch == row.epoch);
