@@ -93,7 +93,7 @@ impl Relay {
 
         let core_config = CoreConfig::new(statement_key.public());
         let (core, store) = load(dir.clone(), core_config).await?;
-        let committer = Committer::spawn(core, store).map_err(RelayError::Thread)?;
+        let committer = Committer::spawn(core, Box::new(store)).map_err(RelayError::Thread)?;
         let net = NetConfig {
             listen: config.listen.unwrap_or(file.listen),
             max_connections: file.max_connections,

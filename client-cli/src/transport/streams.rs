@@ -4,6 +4,7 @@
 //! queue is bounded, by count and by bytes. A stream that ends while an answer is owed ends the connection.
 
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use mortise_protocol::identity::decode;
 use mortise_protocol::wire::{
@@ -24,6 +25,9 @@ const MAX_SENDING_BYTES: usize = 2 * limits::MAX_FRAME_BYTES;
 const MAX_RECEIVED_BYTES: usize = 2 * limits::MAX_FRAME_BYTES;
 /// Unary requests at once: the rest of what the relay allows, after the two lanes.
 const MAX_UNARY: usize = limits::MAX_STREAMS as usize - 2;
+
+/// How long the reason for a stream's end may take to follow it.
+const REASON: Duration = Duration::from_secs(2);
 
 /// A frame on its way out; its bytes count until it is written.
 struct Outgoing {
@@ -151,7 +155,11 @@ impl Shared {
             _ = self.quic.closed() => return,
         };
         let Err(error) = result else { return };
-        if self.quic.close_reason().is_none() {
+        // A relay that closes for a reason ends its streams first, and says why right after.
+        if tokio::time::timeout(REASON, self.quic.closed())
+            .await
+            .is_err()
+        {
             // The first failure is the one that explains the rest.
             let _ = self.fault.set(error);
             let code = VarInt::try_from(CloseCode::MALFORMED.0).unwrap_or_default();

@@ -64,7 +64,7 @@ async fn a_slow_reader_is_closed() {
 #[tokio::test]
 async fn strangers_are_closed_after_a_while() {
     let fixture = Fixture::with(|config| {
-        config.unadmitted_timeout = Duration::from_millis(300);
+        config.unadmitted_timeout = Duration::from_millis(1_500);
     })
     .await;
     let (organisation, mut member) = Organisation::found(&fixture).await;
@@ -78,7 +78,7 @@ async fn strangers_are_closed_after_a_while() {
 #[tokio::test]
 async fn whoever_joins_may_stay() {
     let fixture = Fixture::with(|config| {
-        config.unadmitted_timeout = Duration::from_millis(500);
+        config.unadmitted_timeout = Duration::from_millis(1_500);
     })
     .await;
     let (mut organisation, mut owner) = Organisation::found(&fixture).await;

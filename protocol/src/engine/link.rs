@@ -17,6 +17,8 @@ use crate::wire::{
 const ANSWER_TIMEOUT_MS: u64 = 10_000;
 /// Records that the relay may push before this device grants more.
 pub(super) const CREDIT: u32 = 256;
+/// Groups whose logs are read at once: what the relay queues for one device is bounded.
+const MAX_CATCHING_UP: usize = 16;
 /// One-time KeyPackages to keep in stock (REQ-092).
 const STOCK: u32 = 20;
 /// Below this many, the stock is filled up.
@@ -66,6 +68,8 @@ pub(super) struct Link {
     /// Records that the relay could not store just now.
     pub(super) refused: BTreeSet<Hash>,
     pub(super) inbox_waiting: bool,
+    /// Groups whose log is read when others have been.
+    waiting: BTreeSet<GroupId>,
     key_packages: Option<(u32, bool)>,
     slots_waiting: bool,
 }
@@ -92,6 +96,31 @@ impl Link {
 
     pub(super) fn is_overdue(&self, now_ms: u64) -> bool {
         self.next_deadline().is_some_and(|at| at <= now_ms)
+    }
+
+    /// Whether another group's log may be read now; if not, it waits for [`Link::next_waiting`].
+    pub(super) fn may_catch_up(&mut self, group: GroupId) -> bool {
+        let may = self.catching_up() < MAX_CATCHING_UP;
+        if !may {
+            self.waiting.insert(group);
+        }
+        may
+    }
+
+    fn catching_up(&self) -> usize {
+        self.subs
+            .values()
+            .filter(|s| s.deadline != u64::MAX)
+            .count()
+    }
+
+    /// A group whose turn to be read has come.
+    pub(super) fn next_waiting(&mut self) -> Option<GroupId> {
+        if self.catching_up() < MAX_CATCHING_UP {
+            self.waiting.pop_first()
+        } else {
+            None
+        }
     }
 
     pub(super) fn forget_refused(&mut self) {
@@ -130,6 +159,7 @@ impl State {
             sent: BTreeSet::new(),
             refused: BTreeSet::new(),
             inbox_waiting: false,
+            waiting: BTreeSet::new(),
             key_packages: None,
             slots_waiting: false,
         });
@@ -315,6 +345,7 @@ impl State {
     /// Asks for what the connection as a whole needs.
     pub(super) fn pump_link(&mut self) {
         let head = self.roster.head().seq;
+        let knows_directory = self.roster.directory_commitment().is_some();
         let Some(link) = self.online() else { return };
         let roster =
             link.relay_head.max(link.need_roster) > head && !link.asks(&Asked::FetchRoster);
@@ -322,7 +353,7 @@ impl State {
             && link.need_roster <= head
             && link.relay_head <= head
             && !link.asks(&Asked::FetchInbox);
-        let slots = std::mem::take(&mut link.slots_waiting);
+        let slots = knows_directory && std::mem::take(&mut link.slots_waiting);
         if roster {
             self.ask(Asked::FetchRoster, Request::FetchRoster { after: head });
         }
@@ -344,6 +375,11 @@ impl State {
         let Some(suite) = self.roster.suite().filter(|s| is_allowed_suite(*s)) else {
             return Ok(());
         };
+        // The whole chain is verified before anybody can add this device (REQ-020).
+        let head = self.roster.head().seq;
+        if !self.is_admitted() || self.online().is_none_or(|link| link.relay_head > head) {
+            return Ok(());
+        }
         let Some((left, has_last_resort)) = self.online().and_then(|link| link.key_packages.take())
         else {
             return Ok(());

@@ -182,15 +182,22 @@ impl State {
     /// Whether the cursor has reached the end of the log; asks for what is missing.
     fn is_caught_up(&mut self, work: &Work<'_>, access_key: &crate::identity::SigningKey) -> bool {
         let (id, row) = (work.id, &*work.row);
-        let Some(link) = &self.link else { return false };
-        let sub = link.subs.get(&id).filter(|sub| sub.epoch == row.epoch);
+        let Some(link) = &mut self.link else {
+            return false;
+        };
+        let sub = link.subs.get_mut(&id).filter(|sub| sub.epoch == row.epoch);
         let Some(sub) = sub else {
-            self.subscribe(id, row, access_key);
+            if link.may_catch_up(id) {
+                self.subscribe(id, row, access_key);
+            }
             return false;
         };
         let at_end = sub
             .ends
             .is_some_and(|(epoch, last)| epoch == row.epoch && row.cursor >= last);
+        if at_end {
+            sub.deadline = u64::MAX;
+        }
         // A page has ended before the log did, or the credit is running out.
         if !sub.asked && ((sub.got_records && !at_end) || sub.credit < CREDIT / 2) {
             self.subscribe(id, row, access_key);
@@ -692,6 +699,9 @@ impl State {
             return self.handle_created(tx, group, number, &outbox, seq, fence);
         }
         outbox.acked = true;
+        if let Some(link) = &mut self.link {
+            link.sent.remove(&record);
+        }
         rows::put(tx, OUTBOX, rows::key(group, number), &outbox)?;
         if let (OutboxKind::Message, Some(id)) = (outbox.kind, outbox.intent) {
             let id = IntentId(id);

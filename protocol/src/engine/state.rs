@@ -193,7 +193,11 @@ impl State {
         self.pump_link();
         self.pump_roster(tx)?;
         // Work on one group may make another dirty, never the same one again without an input.
-        while let Some(group) = self.dirty.pop_first() {
+        while let Some(group) = self
+            .dirty
+            .pop_first()
+            .or_else(|| self.link.as_mut()?.next_waiting())
+        {
             self.pump_group(tx, group)?;
         }
         if let Some(wake) = self.next_wake() {
@@ -209,10 +213,12 @@ impl State {
 
     fn next_wake(&self) -> Option<u64> {
         let link = self.link.as_ref()?;
+        let now = self.now_ms;
+        // What is due already waits for something else than time.
+        let duties = self.duties.values().chain(self.attest_at.values());
         [
             link.next_deadline(),
-            self.duties.values().min().copied(),
-            self.attest_at.values().min().copied(),
+            duties.copied().filter(|at| *at > now).min(),
             self.retry_at,
         ]
         .into_iter()

@@ -76,6 +76,7 @@ impl Turn<'_> {
     /// Pushes a new record to every subscriber that waits for exactly this one and has credit.
     pub(super) fn push_live(&mut self, group: GroupId, record: &LogRecord, closes_epoch: bool) {
         for (conn, mut subscription) in self.connections.subscribers(group) {
+            // A position is in one epoch only; that the epoch is compared too keeps a mistake above from being a leak.
             let waits = subscription.epoch == record.epoch && subscription.next_seq == record.seq;
             if !waits || subscription.credit == 0 {
                 continue;

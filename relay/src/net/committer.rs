@@ -10,7 +10,7 @@ use std::thread::JoinHandle;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use mortise_protocol::identity::{Hash, PublicKey};
-use mortise_protocol::store::SqliteStore;
+use mortise_protocol::store::Store;
 use mortise_protocol::wire::{
     ClientToRelay, CloseCode, ConnectionBinding, RelayToClient, Response, limits,
 };
@@ -103,10 +103,9 @@ pub enum Stopped {
 }
 
 /// The committer's thread.
-#[derive(Debug)]
 pub(crate) struct Committer {
     core: Core,
-    store: SqliteStore,
+    store: Box<dyn Store + Send>,
     registry: HashMap<ConnId, Arc<Outbox>>,
     stopped: watch::Sender<Stopped>,
 }
@@ -121,7 +120,7 @@ pub(crate) struct Running {
 
 impl Committer {
     /// Starts the thread.
-    pub(crate) fn spawn(core: Core, store: SqliteStore) -> std::io::Result<Running> {
+    pub(crate) fn spawn(core: Core, store: Box<dyn Store + Send>) -> std::io::Result<Running> {
         let (events, waiting) = mpsc::channel(MAX_WAITING);
         let (stopped, watcher) = watch::channel(Stopped::No);
         let committer = Self {
@@ -163,7 +162,7 @@ impl Committer {
     /// Commits a batch and sends what it decided; then tells the core whom that disconnected.
     fn commit(&mut self, mut inputs: Vec<Input>) {
         while !inputs.is_empty() {
-            let outputs = self.core.step(&mut self.store, now_ms(), inputs);
+            let outputs = self.core.step(&mut *self.store, now_ms(), inputs);
             inputs = self.dispatch(outputs);
         }
     }
@@ -220,9 +219,9 @@ impl Committer {
     /// Somebody who has stopped waiting for the answer is no concern.
     fn answer(&mut self, question: Question) {
         match question {
-            Question::Status(reply) => drop(reply.send(self.core.status(&self.store))),
+            Question::Status(reply) => drop(reply.send(self.core.status(&*self.store))),
             Question::AddClaimToken(hash, reply) => {
-                drop(reply.send(self.core.add_claim_token(&mut self.store, hash)));
+                drop(reply.send(self.core.add_claim_token(&mut *self.store, hash)));
             }
         }
     }
@@ -331,3 +330,6 @@ fn now_ms() -> u64 {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

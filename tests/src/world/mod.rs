@@ -5,6 +5,7 @@
 
 mod network;
 mod person;
+mod talk;
 
 use std::collections::BTreeMap;
 
@@ -21,6 +22,7 @@ use rand_chacha::ChaCha12Rng;
 
 pub use network::{Faults, Flight};
 pub use person::{Person, PersonId};
+pub use talk::wall_clock_ms;
 
 use network::Network;
 
@@ -274,21 +276,19 @@ impl World {
                 conn,
                 stream,
                 frame,
-            }) => {
-                if self.relay.is_some() && self.network.is_open(conn) {
-                    self.relay_step(vec![Input::Frame {
-                        conn,
-                        stream,
-                        frame,
-                    }]);
-                }
+            }) if self.relay.is_some() && self.network.is_open(conn) => {
+                self.relay_step(vec![Input::Frame {
+                    conn,
+                    stream,
+                    frame,
+                }]);
             }
             Some(Flight::ToDevice { conn, frame }) => {
                 if let Some(id) = self.network.owner(conn) {
                     self.deliver_to(id, frame);
                 }
             }
-            None => {}
+            Some(Flight::ToRelay { .. }) | None => {}
         }
     }
 

@@ -1,6 +1,6 @@
 //! Founding, greeting, joining, and what somebody who is not admitted may ask.
 
-use mortise_protocol::identity::{DeviceId, GroupId, OrgId, PublicKey, RosterSeq, Signature};
+use mortise_protocol::identity::{DeviceId, OrgId, PublicKey, RosterSeq, Signature};
 use mortise_protocol::roster::{EntrySigner, Op, Role, RosterError, sign_entry};
 use mortise_protocol::wire::{Flag, Push, Refusal, Request, Response, RosterHead, limits};
 
@@ -148,14 +148,11 @@ fn a_stranger_is_refused_everything_else() {
         Request::OrderStatus {
             order: RosterSeq(1),
         },
-        append_roster(&world.owner_entry(vec![])),
     ];
     for question in questions {
         let name = format!("{question:?}");
         let refusal = world.refused(conn, question);
-        let empty = RosterError::NoOps.code();
-        let expected = [Refusal::NotAdmitted, Refusal::RosterRule { code: empty }];
-        assert!(expected.contains(&refusal), "{refusal:?} to {name}");
+        assert_eq!(refusal, Refusal::NotAdmitted, "{name}");
     }
     let user = world.owner.user;
     let by_device = world.owner_entry(vec![Op::RemoveUser { user }]);
@@ -340,5 +337,4 @@ fn groups_belong_to_one_organisation() {
     let chat = Group::new(1).chat(conn, &world.roster);
     let refusal = world.refused(conn, Request::Submit(chat));
     assert_eq!(refusal, Refusal::UnknownGroup);
-    assert_eq!(GroupId([1; 32]), group.id);
 }

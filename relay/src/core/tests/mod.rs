@@ -2,8 +2,10 @@
 
 mod append_rule;
 mod fixture;
+mod groups;
 mod membership;
 mod orders;
+mod records;
 mod stock;
 mod storage;
 mod subscriptions;

@@ -269,6 +269,27 @@ fn one_subscriber_of_each_group_has_the_lease() {
     assert!(leases.len() > 1, "the lease is spread: {leases:?}");
 }
 
+/// REQ-063: with nobody to choose from, nobody has the lease.
+#[test]
+fn who_has_not_proven_the_newest_epoch_is_not_asked() {
+    let mut world = World::founded();
+    let owner = world.owner_online();
+    let me = Device::new(0, world.owner.user);
+    let (gone, _) = world.join(owner, Role::Member);
+    let (_, stale) = world.join(owner, Role::Member);
+    let mut group = Group::created(1, &mut world, owner);
+    group.subscribe(&mut world, stale, Epoch(0), 0, 0);
+    group.rotate(&mut world, owner, &me);
+    world.outputs.clear();
+    world.order(owner, vec![Op::RemoveUser { user: gone.user }]);
+    let position = OrderPosition {
+        group: group.id,
+        seq: LogSeq(2),
+        lease: Flag::No,
+    };
+    assert_eq!(positions(&mut world, stale), [position]);
+}
+
 fn attest(
     world: &mut World,
     group: &Group,
@@ -353,6 +374,12 @@ fn the_status_of_an_order_is_what_devices_attest() {
     assert_eq!(status(&mut world), expected);
 
     let (again, _) = world.join(owner, Role::Member);
+    attest(&mut world, &groups[0], (&a, conn_a), order, Verdict::Clean);
+    assert_eq!(
+        status(&mut world),
+        expected,
+        "the first attestation's time stays"
+    );
     let next = world.order(owner, vec![Op::RemoveUser { user: again.user }]);
     match world.ask(owner, Request::OrderStatus { order: next }) {
         Response::OrderStatus { groups } => {

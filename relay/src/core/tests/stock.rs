@@ -83,6 +83,7 @@ fn a_claim_answers_for_admitted_devices_in_the_order_asked() {
     }
     t.world
         .order(t.owner, vec![Op::RemoveUser { user: gone.user }]);
+    t.world.ask(conn, publish(1, &[b"4"], b""));
     let none = t.world.owner.id();
     let (one, two) = (t.device.id(), second.id());
     let devices = [two, gone.id(), none, one, DeviceId([9; 16]), two];

@@ -143,6 +143,11 @@ fn a_laggard_walks_epoch_by_epoch() {
     r.say();
     assert_eq!(r.subscribe(0, 0, 9), (6, 2, 3));
     assert_eq!(r.seqs(), [1, 2, 3]);
+    assert_eq!(
+        r.world.core.connections.subscriptions_len(),
+        0,
+        "it has ended"
+    );
     assert_eq!(r.subscribe(1, 3, 9), (6, 2, 5));
     assert_eq!(r.seqs(), [4, 5]);
     assert_eq!(r.subscribe(2, 5, 9), (6, 2, 6));

@@ -9,7 +9,7 @@ use mortise_protocol::wire::{
 
 use super::fixture::*;
 use crate::core::ConnId;
-use crate::core::layout::{WELCOMES, WELCOMES_LEFT};
+use crate::core::layout::{INBOX, WELCOMES, WELCOMES_LEFT};
 
 struct Room {
     world: World,
@@ -73,6 +73,8 @@ fn a_welcome_comes_with_its_commit() {
     let commit = r.add(&named, 3);
     assert_eq!(r.world.pushes(conn), [Push::InboxWaiting]);
     assert_eq!(r.stored(), 1);
+    let waiting = r.world.store.range(INBOX, &[], &[], 9).expect("range");
+    assert_eq!(waiting.len(), 2);
     let (items, more) = inbox(&mut r.world, conn, 0);
     let [item] = &items[..] else {
         panic!("one item: {items:?}");
