@@ -1,0 +1,123 @@
+//! How a session stands, for whoever waits for it.
+
+use std::time::Duration;
+
+use mortise_protocol::engine::EngineError;
+use mortise_protocol::store::StoreError;
+
+use crate::error::CliError;
+use crate::transport::TransportError;
+
+/// How a session stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Status {
+    /// The line to the relay.
+    pub link: Link,
+    /// Whether all that the relay had was dealt with, and nothing waits to be sent.
+    pub synced: bool,
+    /// Whether the organisation has put this device out.
+    pub expelled: bool,
+    /// What ended the session, if something did.
+    pub fault: Option<Fault>,
+}
+
+/// The line to the relay.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Link {
+    /// Not wanted.
+    Offline,
+    /// The first attempt.
+    Connecting,
+    /// Connected.
+    Up,
+    /// The last connection or attempt failed, and another follows.
+    Down(TransportError),
+}
+
+/// Why the engine can go no further; the step that met it changed nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The disk is full.
+    Full,
+    /// The store is damaged.
+    Corrupt(String),
+    /// A bug, or something that the engine did not expect of its own store.
+    Other(String),
+}
+
+impl Fault {
+    /// Finds the store's error among the causes of the engine's.
+    pub(super) fn of(error: &EngineError) -> Self {
+        let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+        while let Some(error) = cause {
+            match error.downcast_ref::<StoreError>() {
+                Some(StoreError::Full) => return Self::Full,
+                Some(StoreError::Corrupt { reason }) => return Self::Corrupt((*reason).into()),
+                _ => cause = error.source(),
+            }
+        }
+        Self::Other(error.to_string())
+    }
+}
+
+impl From<Fault> for CliError {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Full => Self::DiskFull,
+            Fault::Corrupt(reason) => Self::Corrupt {
+                file: "database (client.db)",
+                reason,
+            },
+            Fault::Other(reason) => Self::Internal(reason),
+        }
+    }
+}
+
+impl From<EngineError> for CliError {
+    fn from(error: EngineError) -> Self {
+        Fault::of(&error).into()
+    }
+}
+
+impl Status {
+    pub(super) fn new(offline: bool) -> Self {
+        Self {
+            link: if offline {
+                Link::Offline
+            } else {
+                Link::Connecting
+            },
+            synced: false,
+            expelled: false,
+            fault: None,
+        }
+    }
+
+    /// What makes waiting pointless.
+    pub(super) fn hopeless(&self) -> Option<CliError> {
+        if let Some(fault) = &self.fault {
+            return Some(fault.clone().into());
+        }
+        if self.expelled {
+            return Some(CliError::Expelled);
+        }
+        match &self.link {
+            Link::Down(
+                error @ (TransportError::WrongFingerprint { .. } | TransportError::ProtocolMismatch),
+            ) => Some(error.clone().into()),
+            _ => None,
+        }
+    }
+
+    /// The error of somebody who has waited long enough for `what`.
+    pub(super) fn too_late(&self, what: &'static str, waited: Duration) -> CliError {
+        let after_ms = u64::try_from(waited.as_millis()).unwrap_or(u64::MAX);
+        match &self.link {
+            Link::Up => CliError::TimedOut { what, after_ms },
+            Link::Down(error) => error.clone().into(),
+            Link::Connecting | Link::Offline => CliError::Unreachable {
+                reason: format!("no answer within {after_ms} ms"),
+            },
+        }
+    }
+}
