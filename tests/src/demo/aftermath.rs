@@ -32,11 +32,23 @@ pub(super) struct Seized {
     pub(super) files: RelayFiles,
 }
 
-const COME_BACK: [&str; 5] = ["Hello", "FetchInbox", "FetchSlots", "ClaimKeyPackages", "push"];
+const COME_BACK: [&str; 5] = [
+    "Hello",
+    "FetchInbox",
+    "FetchSlots",
+    "ClaimKeyPackages",
+    "push",
+];
 const FETCH: [&str; 2] = ["Subscribe", "push"];
 const WRITE: [&str; 1] = ["Submit"];
 const ALL: [&str; 7] = [
-    "Hello", "FetchInbox", "FetchSlots", "ClaimKeyPackages", "Subscribe", "Submit", "push",
+    "Hello",
+    "FetchInbox",
+    "FetchSlots",
+    "ClaimKeyPackages",
+    "Subscribe",
+    "Submit",
+    "push",
 ];
 
 impl Story<'_> {
@@ -50,8 +62,15 @@ impl Story<'_> {
             .iter()
             .map(|person| ProfileCopy::take(&self.people[*person], "copy-control"))
             .collect::<anyhow::Result<Vec<_>>>()?;
-        let sentence = format!("{} members' profiles are copied, for the control", copies.len());
-        self.tell("members_copied", &sentence, &json!({ "profiles": copies.len() }));
+        let sentence = format!(
+            "{} members' profiles are copied, for the control",
+            copies.len()
+        );
+        self.tell(
+            "members_copied",
+            &sentence,
+            &json!({ "profiles": copies.len() }),
+        );
         Ok(copies)
     }
 
@@ -60,8 +79,16 @@ impl Story<'_> {
         self.attack_open_connections(spoils, order)?;
         self.attack_by_reconnecting(spoils)?;
         for (name, link, what) in [
-            ("used_invitation", &spoils.used_link, "the invitation that they joined with"),
-            ("spare_invitation", &spoils.spare_link, "the link for a second device, made in time and never used"),
+            (
+                "used_invitation",
+                &spoils.used_link,
+                "the invitation that they joined with",
+            ),
+            (
+                "spare_invitation",
+                &spoils.spare_link,
+                "the link for a second device, made in time and never used",
+            ),
         ] {
             let attack = self.redeem(name, link, what)?;
             self.attacked(attack);
@@ -84,20 +111,38 @@ impl Story<'_> {
         );
         self.attacked(Attack::new("open_connection", &heard, detail));
         let leaked = spoils.tap.leaked(order.seq);
-        let gains: Vec<String> = (leaked > 0).then(|| format!("{leaked} records")).into_iter().collect();
+        let gains: Vec<String> = (leaked > 0)
+            .then(|| format!("{leaked} records"))
+            .into_iter()
+            .collect();
         let detail = "a modified client that never hangs up: cut, and no record since the order came over it";
         self.attacked(Attack::new("modified_client", &gains, detail.into()));
         Ok(())
     }
 
     fn attack_by_reconnecting(&mut self, spoils: &Spoils) -> anyhow::Result<()> {
-        let late = spoils.late.as_ref().context("no copy of the leaver's profile")?;
+        let late = spoils
+            .late
+            .as_ref()
+            .context("no copy of the leaver's profile")?;
         let groups = self.leavers_groups();
         let answers = self.runtime.block_on(knock(late.engine("knock")?, None))?;
         for (name, requests, what) in [
-            ("reconnect", &COME_BACK[..], "a new connection with their keys: Hello, inbox, KeyPackages"),
-            ("fetch_logs", &FETCH[..], "the logs of their groups, with proofs of the last access keys they had"),
-            ("write_old_epoch", &WRITE[..], "messages in the epochs that they knew"),
+            (
+                "reconnect",
+                &COME_BACK[..],
+                "a new connection with their keys: Hello, inbox, KeyPackages",
+            ),
+            (
+                "fetch_logs",
+                &FETCH[..],
+                "the logs of their groups, with proofs of the last access keys they had",
+            ),
+            (
+                "write_old_epoch",
+                &WRITE[..],
+                "messages in the epochs that they knew",
+            ),
         ] {
             self.attacked(of_answers(name, requests, what, &answers));
         }
@@ -110,7 +155,9 @@ impl Story<'_> {
         let mounted = [&answers, &answers_to_stranger]
             .iter()
             .all(|a| a.asked(&["Subscribe"]) >= groups && a.asked(&["Submit"]) >= groups);
-        let sentence = format!("every one of the {groups} groups was asked for and written to, with a proof each");
+        let sentence = format!(
+            "every one of the {groups} groups was asked for and written to, with a proof each"
+        );
         self.control("attacks_were_mounted", mounted, &sentence);
         Ok(())
     }
@@ -118,12 +165,23 @@ impl Story<'_> {
     fn redeem(&self, name: &'static str, link: &str, what: &str) -> anyhow::Result<Attack> {
         let number = self.people.len() + self.attacks.len();
         let passphrase = self.leaver().passphrase.clone();
-        let again = Person::new(&self.binaries.client, &self.base, number, "the leaver", passphrase)?;
+        let again = Person::new(
+            &self.binaries.client,
+            &self.base,
+            number,
+            "the leaver",
+            passphrase,
+        )?;
         let done = again.run(&["join", link])?;
         let error = done.lines.iter().find(|line| line.is("error"));
-        let why = error.and_then(|l| l.value["message"].as_str()).unwrap_or("no reason given");
+        let why = error
+            .and_then(|l| l.value["message"].as_str())
+            .unwrap_or("no reason given");
         let joined = done.code == 0 || done.event("joined").is_ok();
-        let gains: Vec<String> = joined.then(|| "it was admitted".to_owned()).into_iter().collect();
+        let gains: Vec<String> = joined
+            .then(|| "it was admitted".to_owned())
+            .into_iter()
+            .collect();
         Ok(Attack::new(name, &gains, format!("{what}: {why}")))
     }
 
@@ -140,7 +198,11 @@ impl Story<'_> {
             "the relay is stopped, and hands over all its files: {records} records of {} groups",
             files.logs.len()
         );
-        self.tell("relay_seized", &sentence, &json!({ "records": records, "groups": files.logs.len() }));
+        self.tell(
+            "relay_seized",
+            &sentence,
+            &json!({ "records": records, "groups": files.logs.len() }),
+        );
         Ok(Seized {
             running,
             stopped,
@@ -164,13 +226,21 @@ impl Story<'_> {
             "the relay holds {found} ciphertexts since the order, for {} messages",
             self.said_after.len()
         );
-        self.control("ciphertexts_are_there", found == self.said_after.len(), &sentence);
+        self.control(
+            "ciphertexts_are_there",
+            found == self.said_after.len(),
+            &sentence,
+        );
         result.decrypted_by_members = self.members_read(files, members)?;
         result.decrypted_by_removed = self.leaver_reads(files, spoils, order.seq)?;
         Ok(())
     }
 
-    fn members_read(&mut self, files: &RelayFiles, members: &[ProfileCopy]) -> anyhow::Result<usize> {
+    fn members_read(
+        &mut self,
+        files: &RelayFiles,
+        members: &[ProfileCopy],
+    ) -> anyhow::Result<usize> {
         let (mut direct, mut played) = (BTreeSet::new(), BTreeSet::new());
         for (n, member) in members.iter().enumerate() {
             let reading = read_with(&member.store()?, files, false)?;
@@ -201,7 +271,10 @@ impl Story<'_> {
         spoils: &Spoils,
         order: RosterSeq,
     ) -> anyhow::Result<usize> {
-        let late = spoils.late.as_ref().context("no copy of the leaver's profile")?;
+        let late = spoils
+            .late
+            .as_ref()
+            .context("no copy of the leaver's profile")?;
         let now = ProfileCopy::take_again(late, self.leaver(), "copy-now")?;
         let mut got = BTreeSet::new();
         let mut gains = Vec::new();
@@ -211,7 +284,9 @@ impl Story<'_> {
             let reading = read_with(&copy.store()?, files, true)?;
             tried += reading.tried;
             got.extend(self.since_removal(&reading.read));
-            gains.extend(unlawful(&reading, files, order).map(|gain| format!("{gain} ({label} copy)")));
+            gains.extend(
+                unlawful(&reading, files, order).map(|gain| format!("{gain} ({label} copy)")),
+            );
             if label == "early" {
                 self.control_of_the_reader(&reading);
             }
@@ -223,7 +298,10 @@ impl Story<'_> {
         self.attacked(Attack::new("relay_files", &gains, detail));
         let mut gains = Vec::new();
         for (label, copy) in copies {
-            for (tag, shown) in [("whole", RosterShown::Whole), ("hidden", RosterShown::WithoutNews)] {
+            for (tag, shown) in [
+                ("whole", RosterShown::Whole),
+                ("hidden", RosterShown::WithoutNews),
+            ] {
                 let read = play(copy.engine(&format!("{label}-{tag}"))?, files, shown)?;
                 let fresh = self.since_removal(&read);
                 gains.extend(fresh.iter().map(|_| "a message".to_owned()));
@@ -238,15 +316,18 @@ impl Story<'_> {
     /// The reader works: from before the talk on, it opens what was said to the leaver while they belonged.
     fn control_of_the_reader(&mut self, reading: &Reading) {
         let leaver = self.cast.leaver();
-        let theirs = |said: &&Said| {
-            said.by != leaver && self.cast.has_leaver(&self.groups[said.group].plan)
-        };
+        let theirs =
+            |said: &&Said| said.by != leaver && self.cast.has_leaver(&self.groups[said.group].plan);
         let entitled = self.said_before.iter().filter(theirs).count();
         let opened = index(&self.said_before, self, &reading.read).len();
         let sentence = format!(
             "with their early copy the leaver decrypts {opened} of {entitled} messages from before, by the same code"
         );
-        self.control("leaver_decrypts_the_past", entitled > 0 && opened == entitled, &sentence);
+        self.control(
+            "leaver_decrypts_the_past",
+            entitled > 0 && opened == entitled,
+            &sentence,
+        );
     }
 
     /// Which of the messages after the removal were read.
@@ -275,7 +356,10 @@ fn unlawful<'a>(
 ) -> impl Iterator<Item = String> + 'a {
     let fence = |message: &ReadMessage| {
         let records = files.logs.get(&message.group).into_iter().flatten();
-        records.filter(|r| r.seq == message.seq).map(|r| r.fence).max()
+        records
+            .filter(|r| r.seq == message.seq)
+            .map(|r| r.fence)
+            .max()
     };
     let messages = reading
         .read

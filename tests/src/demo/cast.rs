@@ -123,7 +123,8 @@ impl Cast {
     #[must_use]
     pub fn first_name(&self, person: PersonId) -> &str {
         let name = &self.people[person];
-        name.split_once(' ').map_or(name.as_str(), |(first, _)| first)
+        name.split_once(' ')
+            .map_or(name.as_str(), |(first, _)| first)
     }
 
     /// Everybody in a group who stays and is online after the owner has gone, in the order of the plan.

@@ -27,7 +27,11 @@ const SPELLINGS: [Spelling; 4] = [
 
 impl Story<'_> {
     /// Looks for everything that was said and for every name, in every spelling, in all that the relay has written.
-    pub(super) fn scan_relay(&mut self, seized: &Seized, result: &mut DemoResult) -> anyhow::Result<()> {
+    pub(super) fn scan_relay(
+        &mut self,
+        seized: &Seized,
+        result: &mut DemoResult,
+    ) -> anyhow::Result<()> {
         let phrases = self.phrases();
         let scanner = Scanner::new(phrases.iter().map(String::as_str));
         let scanned = scanner
@@ -35,12 +39,17 @@ impl Story<'_> {
             .and(scanner.scan(&seized.stopped)?)
             .and(scanner.scan(&seized.logs)?);
         for finding in &scanned.findings {
-            let file = finding.file.file_name().unwrap_or_default().to_string_lossy();
+            let file = finding
+                .file
+                .file_name()
+                .unwrap_or_default()
+                .to_string_lossy();
             let sentence = format!(
                 "LEAK: \"{}\" as {:?} in {file}, byte {}",
                 phrases[finding.phrase], finding.spelling, finding.at
             );
-            let fields = json!({ "phrase": phrases[finding.phrase], "file": file, "at": finding.at });
+            let fields =
+                json!({ "phrase": phrases[finding.phrase], "file": file, "at": finding.at });
             self.tell("leak", &sentence, &fields);
         }
         result.plaintext_found_on_relay = scanned.phrases();
@@ -94,7 +103,11 @@ impl Story<'_> {
         copy_dir(&seized.logs, &scratch.join("log"))?;
         let canaries = [0, phrases.len() / 2, phrases.len() - 1];
         for (n, canary) in canaries.into_iter().enumerate() {
-            plant_row(&scratch.join("relay/relay.db"), n, phrases[canary].as_bytes())?;
+            plant_row(
+                &scratch.join("relay/relay.db"),
+                n,
+                phrases[canary].as_bytes(),
+            )?;
             plant_lines(&scratch.join("log/relay.stderr"), &phrases[canary])?;
         }
         let scanned = scanner.scan(&scratch)?;

@@ -3,18 +3,18 @@
 //! Every person is a process of the released client with a directory of their own, the relay is the released
 //! relay. Nothing here may reach into a running product; what it opens are copies.
 
-pub mod attack;
 mod aftermath;
-mod cast;
+pub mod attack;
+pub mod cast;
 mod evidence;
-mod person;
-mod process;
-mod relay;
+pub mod person;
+pub mod process;
+pub mod relay;
 mod removal;
-mod report;
-mod scan;
+pub mod report;
+pub mod scan;
 mod story;
-mod vault;
+pub mod vault;
 
 pub use cast::{FEWEST_GROUPS, FEWEST_PEOPLE, MOST};
 pub use process::Binaries;

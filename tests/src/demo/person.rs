@@ -42,7 +42,9 @@ impl Done {
 /// When it is not.
 pub fn text(value: &Value, field: &str) -> anyhow::Result<String> {
     let found = value[field].as_str();
-    Ok(found.with_context(|| format!("no field `{field}`"))?.to_owned())
+    Ok(found
+        .with_context(|| format!("no field `{field}`"))?
+        .to_owned())
 }
 
 /// Somebody with one device.
@@ -64,11 +66,18 @@ impl Person {
     ///
     /// # Errors
     /// When files cannot be written.
-    pub fn new(client: &Path, base: &Path, number: usize, name: &str, passphrase: String) -> anyhow::Result<Self> {
+    pub fn new(
+        client: &Path,
+        base: &Path,
+        number: usize,
+        name: &str,
+        passphrase: String,
+    ) -> anyhow::Result<Self> {
         // Directories are numbered: a name in a path would be a name in a process list.
         let home = base.join(format!("person-{number:02}"));
         std::fs::create_dir_all(&home).context("make a person's directory")?;
-        std::fs::write(home.join("passphrase"), format!("{passphrase}\n")).context("write a passphrase")?;
+        std::fs::write(home.join("passphrase"), format!("{passphrase}\n"))
+            .context("write a passphrase")?;
         Ok(Self {
             name: name.to_owned(),
             user: String::new(),
@@ -128,7 +137,13 @@ impl Person {
     /// When it fails.
     pub fn must(&self, arguments: &[&str], event: &str) -> anyhow::Result<Value> {
         let done = self.run(arguments)?;
-        let what = || format!("{}: mortise {}", self.name, arguments.first().unwrap_or(&""));
+        let what = || {
+            format!(
+                "{}: mortise {}",
+                self.name,
+                arguments.first().unwrap_or(&"")
+            )
+        };
         let value = done.event(event).with_context(what)?.clone();
         anyhow::ensure!(done.code == 0, "{}: exit code {}", what(), done.code);
         Ok(value)
@@ -155,7 +170,9 @@ impl Person {
     /// # Errors
     /// When they are offline.
     pub fn device(&self) -> anyhow::Result<&Process> {
-        self.daemon.as_ref().with_context(|| format!("{} is offline", self.name))
+        self.daemon
+            .as_ref()
+            .with_context(|| format!("{} is offline", self.name))
     }
 
     /// Waits until the device says something, at any time since it was started.

@@ -34,7 +34,9 @@ impl Binaries {
                 .take(2)
                 .map(|dir| dir.join(name))
                 .find(|path| path.is_file())
-                .with_context(|| format!("{name} was not built: run `cargo build --workspace --bins` first"))
+                .with_context(|| {
+                    format!("{name} was not built: run `cargo build --workspace --bins` first")
+                })
         };
         Ok(Self {
             relay: find("mortise-relay")?,
@@ -90,7 +92,11 @@ impl Shared {
     }
 
     /// Waits until `done` says something of the lines, the output has ended, or the time is up.
-    fn wait<T>(&self, within: Duration, mut done: impl FnMut(&[Line]) -> Option<T>) -> Result<T, bool> {
+    fn wait<T>(
+        &self,
+        within: Duration,
+        mut done: impl FnMut(&[Line]) -> Option<T>,
+    ) -> Result<T, bool> {
         let until = Instant::now() + within;
         let mut output = self.lock();
         loop {
@@ -184,7 +190,11 @@ impl Process {
             fresh.iter().find(|line| wanted(line)).cloned()
         });
         found.map_err(|ended| {
-            let how = if ended { "ended" } else { "said nothing in time" };
+            let how = if ended {
+                "ended"
+            } else {
+                "said nothing in time"
+            };
             anyhow::anyhow!("{}: waiting for {what}, but the process {how}", self.name)
         })
     }
@@ -197,7 +207,10 @@ impl Process {
         if self.shared.wait::<()>(within, |_| None) == Err(false) {
             bail!("{} did not end within {within:?}", self.name);
         }
-        let status = self.child.wait().with_context(|| format!("wait for {}", self.name))?;
+        let status = self
+            .child
+            .wait()
+            .with_context(|| format!("wait for {}", self.name))?;
         Ok((self.lines(), status.code().unwrap_or(-1)))
     }
 
@@ -290,10 +303,17 @@ mod tests {
     #[test]
     fn lines_are_waited_for_and_the_end_is_seen() {
         let dir = tempfile::tempdir().expect("dir");
-        let process = shell(r#"echo '{"event":"a"}'; echo '{"event":"b"}'; exit 3"#, dir.path());
-        let line = process.wait_for(0, PATIENCE, "b", |l| l.is("b")).expect("b");
+        let process = shell(
+            r#"echo '{"event":"a"}'; echo '{"event":"b"}'; exit 3"#,
+            dir.path(),
+        );
+        let line = process
+            .wait_for(0, PATIENCE, "b", |l| l.is("b"))
+            .expect("b");
         assert_eq!(line.value["event"], "b");
-        let error = process.wait_for(0, PATIENCE, "c", |l| l.is("c")).expect_err("no c");
+        let error = process
+            .wait_for(0, PATIENCE, "c", |l| l.is("c"))
+            .expect_err("no c");
         assert!(error.to_string().contains("ended"), "{error}");
         let (lines, code) = process.finish(PATIENCE).expect("ends");
         assert_eq!((lines.len(), code), (2, 3));

@@ -41,7 +41,8 @@ impl RelayProcess {
             let mut init = Command::new(binary);
             init.arg("init").arg("--data").arg(&data);
             init.args(["--listen", &address, "--json"]);
-            let (lines, code) = Process::start("mortise-relay init", init, &log)?.finish(PATIENCE)?;
+            let (lines, code) =
+                Process::start("mortise-relay init", init, &log)?.finish(PATIENCE)?;
             let claim_link = lines
                 .iter()
                 .find_map(|line| line.value["claim_link"].as_str())

@@ -64,7 +64,11 @@ impl Story<'_> {
             "{}'s client is cut off, {own_ms} ms after the acknowledgement",
             self.leaver().name
         );
-        self.tell("client_cut", &sentence, &json!({ "connection_cut_ms": own_ms }));
+        self.tell(
+            "client_cut",
+            &sentence,
+            &json!({ "connection_cut_ms": own_ms }),
+        );
         let (closed, error) = spoils.tap.closed()?;
         let tap_ms = millis(closed.saturating_duration_since(order.acked));
         let sentence = format!("the modified client is cut off after {tap_ms} ms: {error}");
@@ -111,7 +115,9 @@ impl Story<'_> {
         let asked = ["offboard", &leaver, "--wait", "60"];
         let status = self.people[ADMIN].must(&asked, "order_result")?;
         let count = |field: &str| -> anyhow::Result<usize> {
-            let count = status[field].as_u64().with_context(|| format!("no `{field}`"))?;
+            let count = status[field]
+                .as_u64()
+                .with_context(|| format!("no `{field}`"))?;
             Ok(usize::try_from(count)?)
         };
         result.groups_rotated = count("rotated")?;
@@ -149,7 +155,11 @@ impl Story<'_> {
 
     /// Files an attack, and says so.
     pub(super) fn attacked(&mut self, attack: Attack) {
-        let verdict = if attack.succeeded { "SUCCEEDED" } else { "refused" };
+        let verdict = if attack.succeeded {
+            "SUCCEEDED"
+        } else {
+            "refused"
+        };
         let sentence = format!("{verdict}: {}", attack.detail);
         let fields = json!({
             "name": attack.name, "succeeded": attack.succeeded, "detail": attack.detail,

@@ -130,16 +130,34 @@ impl DemoResult {
         let ms = |value: u64| format!("{value} ms");
         vec![
             ("ciphersuite", self.suite.clone()),
-            ("people, groups", format!("{}, {}", self.people, self.groups)),
-            ("removal ordered and acknowledged in", ms(self.order_acked_ms)),
-            ("the leaver's last connection cut after", ms(self.connection_cut_ms)),
+            (
+                "people, groups",
+                format!("{}, {}", self.people, self.groups),
+            ),
+            (
+                "removal ordered and acknowledged in",
+                ms(self.order_acked_ms),
+            ),
+            (
+                "the leaver's last connection cut after",
+                ms(self.connection_cut_ms),
+            ),
             (
                 "groups rotated, clean",
                 format!("{}, {}", self.groups_rotated, self.groups_clean),
             ),
-            ("messages after the removal", self.messages_after_removal.to_string()),
-            ("  decrypted by members (the control)", self.decrypted_by_members.to_string()),
-            ("  decrypted by the leaver", self.decrypted_by_removed.to_string()),
+            (
+                "messages after the removal",
+                self.messages_after_removal.to_string(),
+            ),
+            (
+                "  decrypted by members (the control)",
+                self.decrypted_by_members.to_string(),
+            ),
+            (
+                "  decrypted by the leaver",
+                self.decrypted_by_removed.to_string(),
+            ),
             (
                 "texts and names found on the relay",
                 self.plaintext_found_on_relay.to_string(),

@@ -174,7 +174,8 @@ impl Scanned {
 /// # Errors
 /// A directory that cannot be read.
 pub fn files_below(path: &Path) -> anyhow::Result<Vec<PathBuf>> {
-    let metadata = fs::symlink_metadata(path).with_context(|| format!("look at {}", path.display()))?;
+    let metadata =
+        fs::symlink_metadata(path).with_context(|| format!("look at {}", path.display()))?;
     if metadata.is_file() {
         return Ok(vec![path.to_owned()]);
     }

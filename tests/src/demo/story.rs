@@ -81,7 +81,11 @@ impl<'a> Story<'a> {
         let mut rng = system_rng();
         let relay = RelayProcess::start(&binaries.relay, base)?;
         let sentence = format!("a relay listens on {}", relay.address);
-        narrator.tell("relay_started", &sentence, &json!({ "address": relay.address }));
+        narrator.tell(
+            "relay_started",
+            &sentence,
+            &json!({ "address": relay.address }),
+        );
         let people = cast.people.iter().enumerate().map(|(n, name)| {
             let secret: [u8; 16] = rng.random();
             Person::new(&binaries.client, base, n, name, HEXLOWER.encode(&secret))
@@ -133,8 +137,16 @@ impl<'a> Story<'a> {
         let owner = &mut self.people[OWNER];
         let root_key = owner.home().join("root.key").display().to_string();
         let arguments = [
-            "org", "create", "--claim", &claim, "--name", &owner.name.clone(), "--suite", suite,
-            "--root-key-out", &root_key,
+            "org",
+            "create",
+            "--claim",
+            &claim,
+            "--name",
+            &owner.name.clone(),
+            "--suite",
+            suite,
+            "--root-key-out",
+            &root_key,
         ];
         let founded = owner.must(&arguments, "org_created")?;
         owner.user = text(&founded, "user")?;
@@ -152,12 +164,17 @@ impl<'a> Story<'a> {
         let (owners, guests) = self.people.split_at_mut(OWNER + 1);
         for (n, guest) in (OWNER + 1..).zip(guests.iter()) {
             let role = if n == ADMIN { "admin" } else { "member" };
-            let invited = owners[OWNER].must(&["invite", &guest.name, "--role", role], "invited")?;
+            let invited =
+                owners[OWNER].must(&["invite", &guest.name, "--role", role], "invited")?;
             links.push(text(&invited, "link")?);
             let sentence = format!("{} invites {} as {role}", owners[OWNER].name, guest.name);
-            self.narrator.tell("invited", &sentence, &json!({ "person": n, "role": role }));
+            self.narrator
+                .tell("invited", &sentence, &json!({ "person": n, "role": role }));
         }
-        for (guests, links) in guests.chunks_mut(JOIN_AT_ONCE).zip(links.chunks(JOIN_AT_ONCE)) {
+        for (guests, links) in guests
+            .chunks_mut(JOIN_AT_ONCE)
+            .zip(links.chunks(JOIN_AT_ONCE))
+        {
             let joined = std::thread::scope(|scope| {
                 let started: Vec<_> = guests
                     .iter_mut()
@@ -172,14 +189,21 @@ impl<'a> Story<'a> {
             });
             joined?;
             for guest in guests.iter() {
-                let sentence = format!("{} joins by the link, with keys of their own making", guest.name);
-                self.narrator.tell("joined", &sentence, &json!({ "user": guest.user }));
+                let sentence = format!(
+                    "{} joins by the link, with keys of their own making",
+                    guest.name
+                );
+                self.narrator
+                    .tell("joined", &sentence, &json!({ "user": guest.user }));
             }
         }
         let leaver = self.leaver();
         let spare = leaver.must(&["invite", "--device"], "invited")?;
         let used = links.pop().context("the leaver's link")?;
-        let sentence = format!("{} makes a link for a second device, and keeps it", leaver.name);
+        let sentence = format!(
+            "{} makes a link for a second device, and keeps it",
+            leaver.name
+        );
         self.tell("device_invited", &sentence, &json!({ "user": leaver.user }));
         self.leaver_links = (used, text(&spare, "link")?);
         Ok(())
@@ -200,7 +224,12 @@ impl<'a> Story<'a> {
                 hex,
                 plan,
             };
-            for member in group.plan.members.iter().filter(|p| **p != group.plan.creator) {
+            for member in group
+                .plan
+                .members
+                .iter()
+                .filter(|p| **p != group.plan.creator)
+            {
                 self.people[*member].hears("a new group", |line| {
                     line.is("group_joined") && line.value["group"] == group.hex.as_str()
                 })?;
@@ -239,7 +268,11 @@ impl<'a> Story<'a> {
             "{} copies their profile and opens a second connection with a modified client",
             leaver.name
         );
-        self.tell("prepared", &sentence, &json!({ "subscriptions": self.leavers_groups() }));
+        self.tell(
+            "prepared",
+            &sentence,
+            &json!({ "subscriptions": self.leavers_groups() }),
+        );
         let (used_link, spare_link) = self.leaver_links.clone();
         Ok(Spoils {
             early,
@@ -256,7 +289,11 @@ impl<'a> Story<'a> {
         for n in 0..self.groups.len() {
             let plan = &self.groups[n].plan;
             let mut speakers: Vec<PersonId> = self.cast.stayers(plan).take(1).collect();
-            speakers.extend(plan.members.iter().filter(|p| **p == leaver || **p == OWNER));
+            speakers.extend(
+                plan.members
+                    .iter()
+                    .filter(|p| **p == leaver || **p == OWNER),
+            );
             let said = self.say_in(n, &speakers)?;
             self.said_before.extend(said);
         }
@@ -299,7 +336,8 @@ impl<'a> Story<'a> {
     pub(super) fn steal_again(&mut self, spoils: &mut Spoils) -> anyhow::Result<()> {
         let wanted = self.leavers_groups();
         let heard = spoils.tap.hears_groups(wanted)?;
-        let sentence = format!("the second connection was live: it heard {heard} of {wanted} groups");
+        let sentence =
+            format!("the second connection was live: it heard {heard} of {wanted} groups");
         self.control("tap_was_live", heard == wanted, &sentence);
         spoils.late = Some(spoils.early.take_again(self.leaver(), "copy-late")?);
         Ok(())

@@ -11,7 +11,7 @@ use mortise_protocol::content::{self, Content};
 use mortise_protocol::group::{Group, MlsProvider, Opened};
 use mortise_protocol::identity::{Epoch, GroupId, LogSeq, RosterSeq, decode};
 use mortise_protocol::roster::SignedEntry;
-use mortise_protocol::store::{Reader as _, SqliteStore, Space, Tx};
+use mortise_protocol::store::{Reader as _, Space, SqliteStore, Tx};
 use mortise_protocol::wire::{LogRecord, RecordBody, RosterHead};
 use mortise_relay::core::layout;
 use openmls_rust_crypto::RustCrypto;
@@ -38,12 +38,19 @@ impl RelayFiles {
         let store = mortise_relay::store::check(database)?;
         let mut logs: BTreeMap<GroupId, Vec<LogRecord>> = BTreeMap::new();
         for (key, value) in rows(&store, layout::LOG)? {
-            let group = key.first_chunk().copied().map(GroupId).context("a log's key")?;
+            let group = key
+                .first_chunk()
+                .copied()
+                .map(GroupId)
+                .context("a log's key")?;
             let record = decode(&value).ok().context("a log's record")?;
             logs.entry(group).or_default().push(record);
         }
         let values = |space| -> anyhow::Result<Vec<Vec<u8>>> {
-            Ok(rows(&store, space)?.into_iter().map(|(_, value)| value).collect())
+            Ok(rows(&store, space)?
+                .into_iter()
+                .map(|(_, value)| value)
+                .collect())
         };
         let roster = values(layout::ROSTER)?;
         let newest = roster.last().context("an empty roster")?;
@@ -109,7 +116,11 @@ pub struct Reading {
 ///
 /// # Errors
 /// When the copy's store fails; nothing in it is changed.
-pub fn read_with(store: &SqliteStore, files: &RelayFiles, persistent: bool) -> anyhow::Result<Reading> {
+pub fn read_with(
+    store: &SqliteStore,
+    files: &RelayFiles,
+    persistent: bool,
+) -> anyhow::Result<Reading> {
     let crypto = RustCrypto::default();
     let mut reading = Reading::default();
     for (group, records) in &files.logs {
@@ -177,7 +188,12 @@ impl Walker<'_> {
     }
 
     /// Tries one ciphertext; whether it opened. What was learnt from a failure is forgotten.
-    fn open(&mut self, record: &LogRecord, message: &[u8], reading: &mut Reading) -> anyhow::Result<bool> {
+    fn open(
+        &mut self,
+        record: &LogRecord,
+        message: &[u8],
+        reading: &mut Reading,
+    ) -> anyhow::Result<bool> {
         reading.tried += 1;
         self.epoch()?;
         let Some(mut group) = self.group.take() else {

@@ -35,7 +35,10 @@ impl Answers {
     pub fn asked(&self, names: &[&str]) -> usize {
         let refused = self.refused.iter().map(|(name, _)| name);
         let given = self.given.iter().map(|(name, _)| name);
-        refused.chain(given).filter(|name| names.contains(name)).count()
+        refused
+            .chain(given)
+            .filter(|name| names.contains(name))
+            .count()
     }
 
     /// What requests of these names were given.
@@ -129,7 +132,9 @@ fn entitlements(
 }
 
 fn feed(engine: &mut Engine<SqliteStore>, input: Input) -> anyhow::Result<Vec<ClientToRelay>> {
-    let outputs = engine.handle(now_ms(), input).context("a device on a copy")?;
+    let outputs = engine
+        .handle(now_ms(), input)
+        .context("a device on a copy")?;
     let sent = outputs.into_iter().filter_map(|output| match output {
         Output::Send(frame) => Some(frame),
         _ => None,
@@ -195,7 +200,9 @@ impl Line {
                 admitted: Flag::No, ..
             } => Some(Refusal::NotAdmitted.to_string()),
             _ => {
-                self.answers.given.push((name, format!("{name} was granted")));
+                self.answers
+                    .given
+                    .push((name, format!("{name} was granted")));
                 None
             }
         }
@@ -205,7 +212,9 @@ impl Line {
         let what = match push {
             Push::Records { records, .. } => format!("{} records", records.len()),
             Push::RosterEntry { .. } => "a roster entry".into(),
-            Push::InboxWaiting | Push::SlotsWaiting | Push::KeyPackagesLow { .. } => "a hint".into(),
+            Push::InboxWaiting | Push::SlotsWaiting | Push::KeyPackagesLow { .. } => {
+                "a hint".into()
+            }
         };
         self.answers.given.push(("push", what));
     }

@@ -38,7 +38,9 @@ pub fn play(
     let mut inputs = VecDeque::from([Input::Connected(ConnectionBinding([7; 32]))]);
     let mut left = MAX_QUESTIONS * (1 + files.logs.len());
     while let Some(input) = inputs.pop_front() {
-        let outputs = engine.handle(now_ms(), input).context("a device on a copy")?;
+        let outputs = engine
+            .handle(now_ms(), input)
+            .context("a device on a copy")?;
         for output in outputs {
             if let Output::Send(frame) = output {
                 let answers = answer(&engine, files, shown, frame);
@@ -88,7 +90,12 @@ fn answer(
             entries: match shown {
                 RosterShown::Whole => {
                     let known = usize::try_from(after.0).unwrap_or(usize::MAX);
-                    files.roster.iter().skip(known).map(|e| e.clone().into()).collect()
+                    files
+                        .roster
+                        .iter()
+                        .skip(known)
+                        .map(|e| e.clone().into())
+                        .collect()
                 }
                 RosterShown::WithoutNews => Vec::new(),
             },

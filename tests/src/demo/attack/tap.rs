@@ -52,7 +52,11 @@ impl Tap {
     ///
     /// # Errors
     /// When the relay does not let it in: it must, while the device is admitted.
-    pub fn open(runtime: &Runtime, engine: Engine<SqliteStore>, groups: usize) -> anyhow::Result<Self> {
+    pub fn open(
+        runtime: &Runtime,
+        engine: Engine<SqliteStore>,
+        groups: usize,
+    ) -> anyhow::Result<Self> {
         let (tx, incoming) = channel();
         let mut this = Self {
             heard: Vec::new(),
@@ -144,7 +148,10 @@ async fn listen(mut engine: Engine<SqliteStore>, heard: Sender<(Instant, Heard)>
         for output in outputs.into_iter().flatten().flatten() {
             // It listens and changes nothing: the honest device has the same keys.
             if let Output::Send(frame) = output
-                && matches!(frame.request, Request::Hello { .. } | Request::Subscribe { .. })
+                && matches!(
+                    frame.request,
+                    Request::Hello { .. } | Request::Subscribe { .. }
+                )
             {
                 // A line that is dead says so below.
                 let _ = connection.send(&frame);
