@@ -50,7 +50,8 @@ fn from_file(path: &Path) -> Result<Zeroizing<String>, CliError> {
 }
 
 fn prompt(question: &str) -> Result<Zeroizing<String>, CliError> {
-    if !std::io::stdin().is_terminal() {
+    // The terminal may be there although stdin is not: a link can come that way.
+    if !std::io::stdin().is_terminal() && !std::io::stderr().is_terminal() {
         return Err(CliError::NoPassphrase);
     }
     rpassword::prompt_password(question)

@@ -37,11 +37,23 @@ pub struct ProfileLock {
     _file: File,
 }
 
+/// The two ways in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Way {
+    /// `mortise org create`.
+    Found,
+    /// `mortise join`.
+    Join,
+}
+
 /// What founding or joining writes down before anybody knows how it ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Unfinished {
     version: u8,
+    /// Which of the two it is.
+    pub way: Way,
     /// Whether something that uses up the link may have reached the relay.
     pub sent: bool,
 }
@@ -49,8 +61,12 @@ pub struct Unfinished {
 impl Unfinished {
     /// The mark; `sent` once something that uses up the link goes out.
     #[must_use]
-    pub const fn new(sent: bool) -> Self {
-        Self { version: 1, sent }
+    pub const fn new(way: Way, sent: bool) -> Self {
+        Self {
+            version: 1,
+            way,
+            sent,
+        }
     }
 }
 
@@ -326,7 +342,7 @@ mod tests {
         let profile = Profile::at(tmp.path());
         assert_eq!(profile.unfinished().expect("read"), None);
         for sent in [false, true] {
-            let mark = Unfinished::new(sent);
+            let mark = Unfinished::new(Way::Join, sent);
             profile.mark_unfinished(mark).expect("mark");
             assert_eq!(profile.unfinished().expect("read"), Some(mark));
         }

@@ -41,12 +41,7 @@ pub(super) enum LineEvent {
 
 impl Line {
     /// Begins an attempt.
-    pub(super) fn dial(
-        address: String,
-        pin: Hash,
-        key: Arc<SigningKey>,
-        within: Duration,
-    ) -> Self {
+    pub(super) fn dial(address: String, pin: Hash, key: Arc<SigningKey>, within: Duration) -> Self {
         Self::Dialing(Box::pin(async move {
             transport::connect(&address, pin, key, within).await
         }))

@@ -12,9 +12,7 @@ mod status;
 use std::collections::HashMap;
 use std::time::Duration;
 
-use mortise_protocol::engine::{
-    Command, CommandKind, Engine, Event, Input, IntentId, Output,
-};
+use mortise_protocol::engine::{Command, CommandKind, Engine, Event, Input, IntentId, Output};
 use mortise_protocol::identity::{GroupId, LogSeq};
 use mortise_protocol::store::SqliteStore;
 use mortise_protocol::wire::ClientToRelay;
@@ -80,7 +78,7 @@ impl Session {
     pub fn start(engine: ClientEngine, connect_within: Duration, offline: bool) -> Self {
         let (requests, inbox) = mpsc::channel(REQUESTS);
         let (status, watching) = watch::channel(Status::new(offline));
-        let (events, _) = broadcast::channel(EVENTS);
+        let (events, first) = broadcast::channel(EVENTS);
         let mut state = Loop {
             engine,
             line: Line::Off,
@@ -90,7 +88,7 @@ impl Session {
             wake_ms: None,
             hang_up: None,
             status,
-            events: events.clone(),
+            events,
             waiting: HashMap::new(),
             first_lines: HashMap::new(),
         };
@@ -99,7 +97,7 @@ impl Session {
         }
         state.publish(|_| {});
         let task = tokio::spawn(run(state, inbox));
-        Self::new(requests, watching, events, task)
+        Self::new(requests, watching, first, task)
     }
 }
 
@@ -185,7 +183,8 @@ impl Loop {
 
     /// One step of the engine, and what comes of it.
     fn feed(&mut self, input: Input) -> Result<(), Fault> {
-        let outputs = blocking(|| self.engine.handle(now_ms(), input)).map_err(|e| Fault::of(&e))?;
+        let outputs =
+            blocking(|| self.engine.handle(now_ms(), input)).map_err(|e| Fault::of(&e))?;
         for output in outputs {
             match output {
                 Output::Send(frame) => self.send(&frame),
@@ -249,15 +248,16 @@ impl Loop {
         );
     }
 
+    /// An answer goes to whoever asked; what nobody here asked for, or nobody waits for any more, to everybody.
     fn emit(&mut self, event: Event) {
         if let Event::Message { group, seq } = &event {
             self.first_lines.entry(*group).or_insert(*seq);
         }
         if let Some(id) = intent_of(&event)
             && let Some(waiter) = self.waiting.get(&id)
+            && waiter.try_send(event.clone()).is_ok()
         {
-            // Full or gone: whoever waits has its own time limit.
-            let _ = waiter.try_send(event.clone());
+            return;
         }
         // Nobody may be listening.
         let _ = self.events.send(event);
@@ -269,7 +269,9 @@ impl Loop {
             change(status);
             match &self.line {
                 Line::Up(_) => status.link = Link::Up,
-                Line::Dialing(_) if !matches!(status.link, Link::Down(_)) => status.link = Link::Connecting,
+                Line::Dialing(_) if !matches!(status.link, Link::Down(_)) => {
+                    status.link = Link::Connecting
+                }
                 _ => {}
             }
             status.synced = matches!(self.line, Line::Up(_)) && self.engine.is_synced();

@@ -1,6 +1,7 @@
 //! The handle to the loop: commands, questions, and waiting with a limit.
 
 use std::collections::HashMap;
+use std::sync::Mutex;
 use std::time::Duration;
 
 use mortise_protocol::engine::{CommandKind, Event, IntentId};
@@ -20,7 +21,7 @@ const QUESTION: Duration = Duration::from_secs(30);
 pub struct Session {
     requests: mpsc::Sender<Request>,
     status: watch::Receiver<Status>,
-    events: broadcast::Sender<Event>,
+    first_events: Mutex<Option<broadcast::Receiver<Event>>>,
     task: JoinHandle<()>,
 }
 
@@ -43,13 +44,13 @@ impl Session {
     pub(super) fn new(
         requests: mpsc::Sender<Request>,
         status: watch::Receiver<Status>,
-        events: broadcast::Sender<Event>,
+        events: broadcast::Receiver<Event>,
         task: JoinHandle<()>,
     ) -> Self {
         Self {
             requests,
             status,
-            events,
+            first_events: Mutex::new(Some(events)),
             task,
         }
     }
@@ -100,10 +101,13 @@ impl Session {
         self.answer(answer).await
     }
 
-    /// Everything that happens from now on.
+    /// Everything that happened since the start, but for answers to commands of this session; given out once.
     #[must_use]
-    pub fn events(&self) -> broadcast::Receiver<Event> {
-        self.events.subscribe()
+    pub fn take_events(&self) -> Option<broadcast::Receiver<Event>> {
+        self.first_events
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .take()
     }
 
     /// How the session stands, now and later.
@@ -132,13 +136,17 @@ impl Session {
             match timeout_at(until, status.changed()).await {
                 Ok(Ok(())) => {}
                 Ok(Err(_)) => return Err(self.ended()),
-                Err(_) => return Err(status.borrow().too_late("catching up with the relay", within)),
+                Err(_) => {
+                    return Err(status
+                        .borrow()
+                        .too_late("catching up with the relay", within));
+                }
             }
         }
     }
 
     /// Says goodbye to the relay, closes the store and waits until that is done.
-    pub async fn close(self) {
+    pub async fn close(&self) {
         if self.requests.send(Request::Close).await.is_ok() {
             self.requests.closed().await;
         }
@@ -176,11 +184,7 @@ impl Pending {
     /// # Errors
     /// The command's own failure; [`CliError::Unreachable`] or [`CliError::TimedOut`] after `within`; at once
     /// when waiting is pointless.
-    pub async fn next(
-        &mut self,
-        what: &'static str,
-        within: Duration,
-    ) -> Result<Event, CliError> {
+    pub async fn next(&mut self, what: &'static str, within: Duration) -> Result<Event, CliError> {
         let until = Instant::now() + within;
         loop {
             if let Ok(event) = self.events.try_recv() {

@@ -48,6 +48,9 @@ pub enum Fault {
 impl Fault {
     /// Finds the store's error among the causes of the engine's.
     pub(super) fn of(error: &EngineError) -> Self {
+        if let EngineError::Damaged { row } = error {
+            return Self::Corrupt(format!("{row} does not read"));
+        }
         let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
         while let Some(error) = cause {
             match error.downcast_ref::<StoreError>() {
@@ -103,7 +106,8 @@ impl Status {
         }
         match &self.link {
             Link::Down(
-                error @ (TransportError::WrongFingerprint { .. } | TransportError::ProtocolMismatch),
+                error
+                @ (TransportError::WrongFingerprint { .. } | TransportError::ProtocolMismatch),
             ) => Some(error.clone().into()),
             _ => None,
         }
@@ -115,7 +119,10 @@ impl Status {
         match &self.link {
             Link::Up => CliError::TimedOut { what, after_ms },
             Link::Down(error) => error.clone().into(),
-            Link::Connecting | Link::Offline => CliError::Unreachable {
+            Link::Offline => CliError::Unreachable {
+                reason: "--offline was given".into(),
+            },
+            Link::Connecting => CliError::Unreachable {
                 reason: format!("no answer within {after_ms} ms"),
             },
         }

@@ -1,0 +1,133 @@
+//! Watching an order take effect, group by group.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use mortise_protocol::engine::{CommandKind, Event, OrderGroup};
+use mortise_protocol::identity::{GroupId, RosterSeq};
+use mortise_protocol::wire::GroupState;
+use tokio::time::Instant;
+
+use super::Context;
+use crate::error::CliError;
+use crate::output::Report;
+
+/// How often the relay is asked.
+const POLL: Duration = Duration::from_millis(200);
+/// How long one answer may take.
+const ANSWER: Duration = Duration::from_secs(5);
+
+/// Shows how every group stands with regard to the order, until none is sealed or `wait` has passed.
+///
+/// # Errors
+/// [`CliError::Sealed`] if some still are; the order stands whatever this returns.
+pub(super) async fn follow(cx: &Context, order: RosterSeq, wait: Duration) -> Result<(), CliError> {
+    let began = Instant::now();
+    let mut shown = BTreeMap::new();
+    let groups = loop {
+        let answer = ask(cx, order, wait.saturating_sub(began.elapsed()).max(ANSWER)).await;
+        match answer {
+            Ok(groups) => {
+                show_changes(cx, &mut shown, &groups).await;
+                if began.elapsed() >= wait || count(&groups, GroupState::Sealed) == 0 {
+                    break groups;
+                }
+            }
+            Err(error) if began.elapsed() >= wait || !is_passing(&error) => {
+                cx.out
+                    .note("the order stands; how the groups stand is not known")
+                    .await;
+                return Err(error);
+            }
+            Err(_) => {}
+        }
+        tokio::time::sleep(POLL.min(wait.saturating_sub(began.elapsed()))).await;
+    };
+    summarise(cx, order, &groups, began.elapsed()).await
+}
+
+async fn ask(
+    cx: &Context,
+    order: RosterSeq,
+    within: Duration,
+) -> Result<Vec<OrderGroup>, CliError> {
+    let kind = CommandKind::OrderStatus { order };
+    let mut pending = cx.session.command(kind).await?;
+    loop {
+        if let Event::OrderStatus { groups, .. } =
+            pending.next("the order's status", within).await?
+        {
+            return Ok(groups);
+        }
+    }
+}
+
+fn is_passing(error: &CliError) -> bool {
+    matches!(
+        error,
+        CliError::Unreachable { .. } | CliError::TimedOut { .. }
+    )
+}
+
+/// Progress, on stderr: groups whose state is news.
+async fn show_changes(
+    cx: &Context,
+    shown: &mut BTreeMap<GroupId, GroupState>,
+    groups: &[OrderGroup],
+) {
+    for group in groups {
+        if shown.insert(group.group, group.state) != Some(group.state) {
+            let id = group.group.to_string();
+            let name = group.name.as_deref().unwrap_or(&id[..8]);
+            cx.out.note(&format!("{name}: {}", word(group.state))).await;
+        }
+    }
+}
+
+async fn summarise(
+    cx: &Context,
+    order: RosterSeq,
+    groups: &[OrderGroup],
+    waited: Duration,
+) -> Result<(), CliError> {
+    for group in groups {
+        let report = Report::OrderGroup {
+            seq: order.0,
+            group: group.group.to_string(),
+            group_name: group.name.clone(),
+            state: word(group.state),
+            attested_by: group.attested_by.iter().map(ToString::to_string).collect(),
+            at_ms: group.at_ms,
+        };
+        cx.out.report(&report).await?;
+    }
+    let sealed = count(groups, GroupState::Sealed);
+    let report = Report::OrderResult {
+        seq: order.0,
+        groups: groups.len(),
+        rotated: count(groups, GroupState::Rotated),
+        clean: count(groups, GroupState::Clean),
+        sealed,
+        waited_ms: u64::try_from(waited.as_millis()).unwrap_or(u64::MAX),
+    };
+    cx.out.report(&report).await?;
+    if sealed == 0 {
+        return Ok(());
+    }
+    Err(CliError::Sealed {
+        sealed,
+        groups: groups.len(),
+    })
+}
+
+fn count(groups: &[OrderGroup], state: GroupState) -> usize {
+    groups.iter().filter(|group| group.state == state).count()
+}
+
+fn word(state: GroupState) -> &'static str {
+    match state {
+        GroupState::Sealed => "sealed",
+        GroupState::Rotated => "rotated",
+        GroupState::Clean => "clean",
+    }
+}

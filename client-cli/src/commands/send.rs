@@ -1,0 +1,67 @@
+//! `mortise send`.
+
+use std::time::Duration;
+
+use clap::Args;
+use mortise_protocol::engine::{CommandKind, Event};
+
+use super::Context;
+use crate::error::CliError;
+use crate::output::Report;
+
+/// Send a message to a group
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Without a connection the message is stored on this device and delivered by the next command or by
+`mortise listen`; the exit code says so (7 or 16), and it must not be sent again.
+
+Examples:
+  mortise send team 'The build is green'
+  git log -1 | mortise send team -
+  mortise --json send 3fa9 'by the beginning of the group id'")]
+pub struct Send {
+    /// The group, by name or by the beginning of its id
+    group: String,
+    /// The message, or - for what is on stdin, without its last line break
+    text: String,
+}
+
+impl Send {
+    pub(super) fn reads_stdin(&self) -> bool {
+        self.text == "-"
+    }
+
+    pub(super) async fn run(self, cx: &Context) -> Result<(), CliError> {
+        let text = if self.reads_stdin() {
+            cx.stdin.read().await?
+        } else {
+            self.text
+        };
+        if text.is_empty() {
+            return Err(CliError::Usage {
+                what: "there is nothing to send".into(),
+            });
+        }
+        // A relay that does not answer does not keep the message from being stored; it is not waited for twice.
+        let within = match cx.freshen().await?.finish() {
+            Ok(()) if !cx.offline => cx.timeout,
+            Err(error @ CliError::Expelled) => return Err(error),
+            Ok(()) | Err(_) => Duration::ZERO,
+        };
+        let names = cx.names().await?;
+        let group = names.find_group(&self.group)?;
+        let kind = CommandKind::SendText { group, text };
+        let seq = cx
+            .carry_out_within(within, "the message", kind, |event| match event {
+                Event::Appended { seq, .. } => Some(seq),
+                _ => None,
+            })
+            .await?;
+        let report = Report::Appended {
+            group: group.to_string(),
+            group_name: names.group(group),
+            seq: seq.0,
+        };
+        cx.out.report(&report).await
+    }
+}
