@@ -290,6 +290,7 @@ impl State {
     ) -> Result<(), Refused> {
         let group = inbound.group;
         tx.delete(OUTBOX, rows::key(group, number));
+        self.tell_appended(outbox, group, inbound.record.seq);
         let me = (self.identity.device, self.identity.user);
         if let Some(s) = roster_seq_of(body) {
             inbound.row.leaf_s.insert(me.0, s);
