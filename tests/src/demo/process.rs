@@ -1,7 +1,7 @@
 //! Real processes: found, started, listened to, frozen, ended. None outlives its handle.
 
 use std::fs::{self, File};
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Read, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// The product's binaries.
 #[derive(Clone, Debug)]
@@ -45,12 +45,15 @@ impl Binaries {
     }
 }
 
+/// The event that stands for a line of stderr.
+pub const NOTE: &str = "note";
+
 /// A line that a process has printed.
 #[derive(Clone, Debug)]
 pub struct Line {
     /// When it was read.
     pub at: Instant,
-    /// What it said; `Null` for what is not JSON.
+    /// What it said; `Null` for what is not JSON; a [`NOTE`] for a line of its stderr.
     pub value: Value,
 }
 
@@ -121,42 +124,49 @@ pub struct Process {
     name: String,
     child: Child,
     shared: Arc<Shared>,
-    reader: Option<JoinHandle<()>>,
+    readers: Vec<JoinHandle<()>>,
 }
 
 impl Process {
-    /// Starts a program; its stderr, and a copy of its stdout, are appended to files beside `logs`.
+    /// Starts a program; what it prints is also appended to `logs` with the extensions `stdout` and `stderr`.
     ///
     /// # Errors
     /// When it cannot be started.
     pub fn start(name: &str, mut command: Command, logs: &Path) -> anyhow::Result<Self> {
-        let errors = append(&logs.with_extension("stderr"))?;
-        let mut copy = append(&logs.with_extension("stdout"))?;
+        let copies = (
+            append(&logs.with_extension("stdout"))?,
+            append(&logs.with_extension("stderr"))?,
+        );
         let mut child = command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(errors)
+            .stderr(Stdio::piped())
             .spawn()
             .with_context(|| format!("start {name}"))?;
         let stdout = child.stdout.take().context("no stdout")?;
+        let stderr = child.stderr.take().context("no stderr")?;
         let shared = Arc::new(Shared::default());
-        let sink = Arc::clone(&shared);
-        let reader = std::thread::spawn(move || {
-            for line in BufReader::new(stdout).lines() {
-                let Ok(text) = line else { break };
-                let at = Instant::now();
-                // The copy is for a reader of the logs; the story goes on without it.
-                let _ = std::io::Write::write_all(&mut copy, format!("{text}\n").as_bytes());
-                let value = serde_json::from_str(&text).unwrap_or_default();
-                sink.push(Line { at, value });
-            }
-            sink.end();
-        });
+        let (results, notes) = (Arc::clone(&shared), Arc::clone(&shared));
+        let readers = vec![
+            std::thread::spawn(move || {
+                read_lines(stdout, copies.0, |at, text| {
+                    let value = serde_json::from_str(text).unwrap_or_default();
+                    results.push(Line { at, value });
+                });
+                results.end();
+            }),
+            std::thread::spawn(move || {
+                read_lines(stderr, copies.1, |at, text| {
+                    let value = json!({ "event": NOTE, "text": text });
+                    notes.push(Line { at, value });
+                });
+            }),
+        ];
         Ok(Self {
             name: name.to_owned(),
             child,
             shared,
-            reader: Some(reader),
+            readers,
         })
     }
 
@@ -249,7 +259,7 @@ impl Drop for Process {
         // Both fail only for a process that is gone.
         let _ = self.child.kill();
         let _ = self.child.wait();
-        if let Some(reader) = self.reader.take() {
+        for reader in self.readers.drain(..) {
             let _ = reader.join();
         }
     }
@@ -262,6 +272,17 @@ impl Drop for Thaw {
     fn drop(&mut self) {
         // Fails only for a process that is gone.
         let _ = kill_process(self.0, Signal::CONT);
+    }
+}
+
+/// Reads to the end; each line is also kept in a file.
+fn read_lines(from: impl Read, mut copy: File, mut each: impl FnMut(Instant, &str)) {
+    for line in BufReader::new(from).lines() {
+        let Ok(text) = line else { break };
+        let at = Instant::now();
+        // The copy is for a reader of the logs; the story goes on without it.
+        let _ = copy.write_all(format!("{text}\n").as_bytes());
+        each(at, &text);
     }
 }
 

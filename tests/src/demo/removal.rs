@@ -10,6 +10,7 @@ use super::attack::Attack;
 use super::attack::tap::Tap;
 use super::cast::{ADMIN, OWNER, PersonId};
 use super::person::PATIENCE;
+use super::process::NOTE;
 use super::report::{DemoResult, millis};
 use super::story::{Spoils, Story};
 
@@ -56,21 +57,26 @@ impl Story<'_> {
         order: &Order,
         result: &mut DemoResult,
     ) -> anyhow::Result<()> {
-        let expelled = self
-            .leaver()
-            .hears("the end of their access", |line| line.is("expelled"))?;
-        let own_ms = millis(expelled.at.saturating_duration_since(order.acked));
+        let since = |at: Instant| millis(at.saturating_duration_since(order.acked));
+        let leaver = self.leaver();
+        let cut = leaver.hears("the end of their connection", |line| {
+            line.is(NOTE)
+                && line.value["text"]
+                    .as_str()
+                    .is_some_and(|t| t.contains("REMOVED"))
+        })?;
+        let expelled = leaver.hears("the end of their access", |line| line.is("expelled"))?;
+        let own_ms = since(cut.at);
         let sentence = format!(
-            "{}'s client is cut off, {own_ms} ms after the acknowledgement",
-            self.leaver().name
+            "{}'s own client is cut off {own_ms} ms after the acknowledgement; it tried again, and gave up after {} ms",
+            leaver.name,
+            since(expelled.at)
         );
-        self.tell(
-            "client_cut",
-            &sentence,
-            &json!({ "connection_cut_ms": own_ms }),
-        );
+        let fields = json!({ "connection_cut_ms": own_ms, "gave_up_ms": since(expelled.at) });
+        self.tell("client_cut", &sentence, &fields);
+        self.expelled = true;
         let (closed, error) = spoils.tap.closed()?;
-        let tap_ms = millis(closed.saturating_duration_since(order.acked));
+        let tap_ms = since(closed);
         let sentence = format!("the modified client is cut off after {tap_ms} ms: {error}");
         let fields = json!({ "connection_cut_ms": tap_ms, "reason": error.to_string() });
         self.tell("tap_cut", &sentence, &fields);

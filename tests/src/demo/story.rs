@@ -67,6 +67,8 @@ pub(super) struct Story<'a> {
     pub(super) attacks: Vec<Attack>,
     pub(super) controls: Vec<(&'static str, bool)>,
     pub(super) runtime: tokio::runtime::Runtime,
+    /// The leaver is out.
+    pub(super) expelled: bool,
     leaver_links: (String, String),
     rng: StdRng,
 }
@@ -107,6 +109,7 @@ impl<'a> Story<'a> {
                 .enable_all()
                 .build()
                 .context("start a runtime")?,
+            expelled: false,
             leaver_links: (String::new(), String::new()),
             rng,
         })
@@ -312,7 +315,7 @@ impl<'a> Story<'a> {
                 .members
                 .iter()
                 .copied()
-                .filter(|p| *p != by && self.people[*p].device().is_ok())
+                .filter(|p| *p != by && self.is_online(*p))
                 .collect();
             for listener in &online {
                 self.people[*listener].hears("a message", |line| {
@@ -330,6 +333,11 @@ impl<'a> Story<'a> {
             said.push(Said { group: n, by, text });
         }
         Ok(said)
+    }
+
+    fn is_online(&self, person: PersonId) -> bool {
+        let is_out = self.expelled && person == self.cast.leaver();
+        !is_out && self.people[person].device().is_ok()
     }
 
     /// The leaver's last look: their newest keys, and proof that the second connection was alive.
