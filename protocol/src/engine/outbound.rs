@@ -371,23 +371,21 @@ impl State {
             if intent.in_flight {
                 continue;
             }
-            idle = false;
-            match intent.intent {
+            // What waits, and what is done now, must be told apart: nobody looks here again for the latter.
+            let waits = match intent.intent {
                 Intent::Send { content } if in_flight < WINDOW => {
                     in_flight += 1;
+                    idle = false;
                     self.send_message(tx, work, number, content)?;
+                    false
                 }
-                Intent::Send { .. } => break,
-                Intent::Add { users } => {
-                    if self.pursue_add(tx, work, number, &users)? {
-                        break;
-                    }
-                }
-                Intent::Remove { user } => {
-                    if self.pursue_remove(tx, work, number, user)? {
-                        break;
-                    }
-                }
+                Intent::Send { .. } => true,
+                Intent::Add { users } => self.pursue_add(tx, work, number, &users)?,
+                Intent::Remove { user } => self.pursue_remove(tx, work, number, user)?,
+            };
+            if waits {
+                idle = false;
+                break;
             }
         }
         Ok(idle)
