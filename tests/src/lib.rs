@@ -2,4 +2,5 @@
 
 pub mod demo;
 pub mod house;
+pub mod sim;
 pub mod world;

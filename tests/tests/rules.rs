@@ -397,7 +397,7 @@ fn a_crash_at_any_storage_call_loses_nothing() {
         let mut room = room();
         let (bob, cy) = (room.people[1], room.people[2]);
         let store = room.world.people[bob.0].engine_mut().store_mut();
-        store.plan_crash(mortise_protocol::store::Crash::AtBatch(batch));
+        store.plan(batch, mortise_tests::world::DiskFault::Broken);
         let before = room.world.people[bob.0].crashes;
         let mut asked = 0;
         for i in 0..4 {

@@ -11,7 +11,7 @@ use serde_json::json;
 
 use super::attack::Attack;
 use super::attack::files::{ReadMessage, Reading, RelayFiles, read_with};
-use super::attack::knock::{Answers, knock};
+use super::attack::knock::{Answers, Knock, knock};
 use super::attack::replay::{RosterShown, play};
 use super::cast::PersonId;
 use super::person::Person;
@@ -78,6 +78,7 @@ impl Story<'_> {
     pub(super) fn attack_live(&mut self, spoils: &mut Spoils, order: &Order) -> anyhow::Result<()> {
         self.attack_open_connections(spoils, order)?;
         self.attack_by_reconnecting(spoils)?;
+        self.control_of_the_knock(members)?;
         for (name, link, what) in [
             (
                 "used_invitation",
@@ -126,7 +127,7 @@ impl Story<'_> {
             .as_ref()
             .context("no copy of the leaver's profile")?;
         let groups = self.leavers_groups();
-        let answers = self.runtime.block_on(knock(late.engine("knock")?, None))?;
+        let answers = self.runtime.block_on(knock(late.engine("knock")?, Knock::Own))?;
         for (name, requests, what) in [
             (
                 "reconnect",
@@ -149,7 +150,7 @@ impl Story<'_> {
         let stranger = Arc::new(SigningKey::generate(&mut system_rng()));
         let answers_to_stranger = self
             .runtime
-            .block_on(knock(late.engine("stranger")?, Some(stranger)))?;
+            .block_on(knock(late.engine("stranger")?, Knock::As(stranger)))?;
         let what = "the same from a device that nobody knows, with the leaver's access keys";
         self.attacked(of_answers("stranger", &ALL, what, &answers_to_stranger));
         let mounted = [&answers, &answers_to_stranger]
@@ -159,6 +160,24 @@ impl Story<'_> {
             "every one of the {groups} groups was asked for and written to, with a proof each"
         );
         self.control("attacks_were_mounted", mounted, &sentence);
+        Ok(())
+    }
+
+    /// The same code with the keys of somebody who stayed is let in, and is given their groups' records.
+    fn control_of_the_knock(&mut self, members: &[ProfileCopy]) -> anyhow::Result<()> {
+        let member = members.first().context("no copy of a member's profile")?;
+        let knocking = knock(member.engine("knock")?, Knock::Reading);
+        let answers = self.runtime.block_on(knocking)?;
+        let granted = |name: &str| answers.gains(&[name]).len();
+        let sentence = format!(
+            "a member's keys, with the same code, are welcomed, and open {} logs",
+            granted("Subscribe")
+        );
+        let let_in = granted("Hello") == 1
+            && granted("Subscribe") >= 2
+            && granted("push") >= 1
+            && answers.refused.is_empty();
+        self.control("a_member_is_let_in", let_in, &sentence);
         Ok(())
     }
 

@@ -91,7 +91,7 @@ fn play(
     let members = story.copy_members()?;
     story.talk_on(result)?;
     narrator.chapter("The attacks");
-    story.attack_live(&mut spoils, &order)?;
+    story.attack_live(&spoils, &members, &order)?;
     let files = story.seize_relay()?;
     story.attack_files(&files, &spoils, &members, &order, result)?;
     narrator.chapter("The relay's files and log");

@@ -107,7 +107,7 @@ impl Person {
             .arg(self.profile())
             .arg("--passphrase-file")
             .arg(self.home.join("passphrase"))
-            .arg("--json")
+            .args(["--json", "--timeout", "50"])
             .args(arguments);
         command
     }

@@ -100,17 +100,19 @@ impl Story<'_> {
                 continue;
             }
             let mut by = None;
+            let mut last = order.acked;
             for member in self.cast.stayers(&group.plan) {
                 let line = self.people[member].hears("the rotation of a group", |line| {
                     line.is("rotated") && line.value["group"] == group.hex.as_str()
                 })?;
                 by = line.value["user"].as_str().map(ToOwned::to_owned);
+                last = last.max(line.at);
             }
-            let after_ms = millis(order.acked.elapsed());
+            let after_ms = millis(last.duration_since(order.acked));
             let who = self.person_of(by.as_deref());
             let name = who.map_or("somebody", |p| self.cast.first_name(p));
             let sentence = format!(
-                "\"{}\" has new keys: {name}'s device has removed {}",
+                "\"{}\" has new keys after {after_ms} ms: {name}'s device has removed {}",
                 group.plan.name,
                 self.cast.first_name(self.cast.leaver())
             );

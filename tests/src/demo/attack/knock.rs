@@ -61,16 +61,30 @@ impl Answers {
     }
 }
 
-/// Connects with `key` (the leaver's own if `None`) and asks for everything that `engine` was entitled to.
+/// Whose keys open the door, and what is done behind it.
+#[derive(Clone, Debug)]
+pub enum Knock {
+    /// The device's own keys; everything is tried.
+    Own,
+    /// The device's access keys, on the connection of somebody else; everything is tried.
+    As(Arc<SigningKey>),
+    /// The device's own keys; nothing is written: the control, with a member's copy.
+    Reading,
+}
+
+/// Connects and asks for everything that `engine` was entitled to.
 ///
 /// # Errors
 /// When the attack could not be mounted; a refusal is no error.
 pub async fn knock(
     mut engine: Engine<SqliteStore>,
-    key: Option<Arc<SigningKey>>,
+    how: Knock,
 ) -> anyhow::Result<Answers> {
     let relay = engine.relay().clone();
-    let key = key.unwrap_or_else(|| engine.transport_key());
+    let key = match &how {
+        Knock::As(key) => Arc::clone(key),
+        Knock::Own | Knock::Reading => engine.transport_key(),
+    };
     let mut line = Line {
         connection: connect(&relay.address, relay.key, key, PATIENCE)
             .await
@@ -81,7 +95,11 @@ pub async fn knock(
     let myself = engine.device();
     let devices = engine.roster().devices().map(|(device, _)| device);
     let colleagues: Vec<DeviceId> = devices.filter(|device| *device != myself).collect();
-    for frame in entitlements(&mut engine, &line.connection)? {
+    let mut frames = entitlements(&mut engine, &line.connection)?;
+    if matches!(how, Knock::Reading) {
+        frames.retain(|frame| matches!(name_of(&frame.request), "Hello" | "Subscribe"));
+    }
+    for frame in frames {
         line.ask(frame).await;
     }
     let more = [
