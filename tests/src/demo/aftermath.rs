@@ -127,7 +127,9 @@ impl Story<'_> {
             .as_ref()
             .context("no copy of the leaver's profile")?;
         let groups = self.leavers_groups();
-        let answers = self.runtime.block_on(knock(late.engine("knock")?, Knock::Own))?;
+        let answers = self
+            .runtime
+            .block_on(knock(late.engine("knock")?, Knock::Own))?;
         for (name, requests, what) in [
             (
                 "reconnect",

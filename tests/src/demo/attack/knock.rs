@@ -76,10 +76,7 @@ pub enum Knock {
 ///
 /// # Errors
 /// When the attack could not be mounted; a refusal is no error.
-pub async fn knock(
-    mut engine: Engine<SqliteStore>,
-    how: Knock,
-) -> anyhow::Result<Answers> {
+pub async fn knock(mut engine: Engine<SqliteStore>, how: Knock) -> anyhow::Result<Answers> {
     let relay = engine.relay().clone();
     let key = match &how {
         Knock::As(key) => Arc::clone(key),
