@@ -397,7 +397,7 @@ fn a_crash_at_any_storage_call_loses_nothing() {
         let mut room = room();
         let (bob, cy) = (room.people[1], room.people[2]);
         let store = room.world.people[bob.0].engine_mut().store_mut();
-        store.plan_crash(mortise_protocol::store::Crash::AtBatch(batch));
+        store.plan(batch, mortise_tests::world::DiskFault::Broken);
         let before = room.world.people[bob.0].crashes;
         let mut asked = 0;
         for i in 0..4 {
@@ -588,5 +588,40 @@ fn many_groups_are_caught_up_with() {
     assert!(world.is_quiet());
     for group in groups {
         assert_eq!(world.texts(bob, group), ["while you were away"]);
+    }
+}
+
+/// REQ-096: leaves get new keys while their devices are online, and nobody has to do anything.
+#[test]
+fn leaves_are_refreshed_in_time() {
+    let mut room = room();
+    let bob = room.people[1];
+    let before = room.world.view(bob, room.group).epoch;
+    for day in 1..=9 {
+        let until = room.world.now_ms + 24 * 3_600_000;
+        room.world.run_until(until);
+        assert!(room.world.is_quiet(), "day {day}");
+    }
+    let epoch = room.world.view(bob, room.group).epoch;
+    assert!(epoch >= before + 3, "three members, {before} -> {epoch}");
+    assert_eq!(room.violations(bob), []);
+}
+
+/// REQ-088: whether the answer or the record itself comes first, the sender is told once.
+#[test]
+fn the_sender_is_told_once_in_either_order() {
+    let mut room = room();
+    let bob = room.people[1];
+    room.world.faults.reorder = true;
+    room.world.faults.latency_ms = 50;
+    for i in 0..30 {
+        let id = room.world.say(bob, room.group, &format!("m{i}"));
+        room.world.settle();
+        let told = room.world.people[bob.0]
+            .events
+            .iter()
+            .filter(|e| matches!(e, Event::Appended { id: i, .. } if *i == id))
+            .count();
+        assert_eq!(told, 1, "m{i}");
     }
 }

@@ -157,6 +157,7 @@ impl State {
             leaf_s: BTreeMap::new(),
             floor_seq: LogSeq(0),
             floor_fence: RosterSeq(0),
+            refresh_at_ms: self.next_refresh_ms(group.leaves().len()),
         };
         for (key, _) in tx.scan(rows::LOG_HASHES, &item.group.0)? {
             tx.delete(rows::LOG_HASHES, key);

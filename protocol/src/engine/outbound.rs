@@ -31,6 +31,8 @@ use crate::wire::{
 const WINDOW: usize = 16;
 /// Devices that one commit adds at most: adding thousands at once is super-linear.
 const MAX_ADDS: usize = 250;
+/// Milliseconds of a week.
+const WEEK_MS: u64 = 7 * 24 * 3_600 * 1_000;
 /// Statements by other users that make ours needless (see `ARCHITECTURE.md`).
 const ENOUGH_STATEMENTS: usize = 2;
 
@@ -89,6 +91,7 @@ impl State {
             leaf_s: std::collections::BTreeMap::new(),
             floor_seq: LogSeq(0),
             floor_fence: RosterSeq(0),
+            refresh_at_ms: self.next_refresh_ms(1),
         };
         rows::put(tx, GROUPS, group_id.0, &row)?;
         self.groups.insert(group_id, group);
@@ -173,6 +176,9 @@ impl State {
         let in_flight = outbox.iter().filter(|(_, o)| !o.acked).count();
         let idle = self.pursue_intents(tx, &mut work, in_flight)?;
         let attested = self.attest(tx, &mut work)?;
+        if idle && attested {
+            self.refresh(tx, &mut work)?;
+        }
         let empty = rows::of_group::<OutboxRow>(tx, OUTBOX, work.id)?
             .iter()
             .all(|(_, o)| o.acked);
@@ -365,23 +371,21 @@ impl State {
             if intent.in_flight {
                 continue;
             }
-            idle = false;
-            match intent.intent {
+            // What waits, and what is done now, must be told apart: nobody looks here again for the latter.
+            let waits = match intent.intent {
                 Intent::Send { content } if in_flight < WINDOW => {
                     in_flight += 1;
+                    idle = false;
                     self.send_message(tx, work, number, content)?;
+                    false
                 }
-                Intent::Send { .. } => break,
-                Intent::Add { users } => {
-                    if self.pursue_add(tx, work, number, &users)? {
-                        break;
-                    }
-                }
-                Intent::Remove { user } => {
-                    if self.pursue_remove(tx, work, number, user)? {
-                        break;
-                    }
-                }
+                Intent::Send { .. } => true,
+                Intent::Add { users } => self.pursue_add(tx, work, number, &users)?,
+                Intent::Remove { user } => self.pursue_remove(tx, work, number, user)?,
+            };
+            if waits {
+                idle = false;
+                break;
             }
         }
         Ok(idle)
@@ -666,6 +670,25 @@ impl State {
         Ok(settled)
     }
 
+    /// Gives this device's leaf new keys when they are due (REQ-096).
+    fn refresh(&mut self, tx: &Tx<'_>, work: &mut Work<'_>) -> Result<(), EngineError> {
+        self.refresh_at.insert(work.id, work.row.refresh_at_ms);
+        if work.row.refresh_at_ms > self.now_ms {
+            return Ok(());
+        }
+        work.row.refresh_at_ms = self.next_refresh_ms(work.group.leaves().len());
+        rows::put(tx, GROUPS, work.id.0, work.row)?;
+        self.refresh_at.insert(work.id, work.row.refresh_at_ms);
+        self.commit(tx, work, None, Changes::default())
+    }
+
+    /// When a leaf of a group of this size is due: after a week, and later the more there are who commit.
+    pub(super) fn next_refresh_ms(&mut self, members: usize) -> u64 {
+        let weeks = u64::try_from(members.div_ceil(50)).unwrap_or(4).min(4);
+        let jitter = u64::from(self.rng.next_u32()) % (WEEK_MS / 7);
+        self.now_ms + weeks.max(1) * WEEK_MS + jitter
+    }
+
     /// Whether this device is one of the two whose turn it is to attest first.
     fn is_first(&self, work: &Work<'_>, order: RosterSeq) -> bool {
         let place = |device: DeviceId| {
@@ -698,16 +721,20 @@ impl State {
         if outbox.kind == OutboxKind::Create {
             return self.handle_created(tx, group, number, &outbox, seq, fence);
         }
+        self.tell_appended(&outbox, group, seq);
         outbox.acked = true;
         if let Some(link) = &mut self.link {
             link.sent.remove(&record);
         }
         rows::put(tx, OUTBOX, rows::key(group, number), &outbox)?;
-        if let (OutboxKind::Message, Some(id)) = (outbox.kind, outbox.intent) {
-            let id = IntentId(id);
+        Ok(())
+    }
+
+    /// Tells the user, once: the answer and the record itself come in either order.
+    pub(super) fn tell_appended(&mut self, outbox: &OutboxRow, group: GroupId, seq: LogSeq) {
+        if let Some(id) = outbox.intent.filter(|_| !outbox.acked).map(IntentId) {
             self.event(Event::Appended { id, group, seq });
         }
-        Ok(())
     }
 
     fn handle_created(

@@ -65,6 +65,8 @@ pub(super) struct GroupRow {
     /// Records after this one have at least the fence `floor_fence`.
     pub(super) floor_seq: LogSeq,
     pub(super) floor_fence: RosterSeq,
+    /// When this device's leaf is due for new keys, ms since 1970 (REQ-096).
+    pub(super) refresh_at_ms: u64,
 }
 
 impl GroupRow {

@@ -41,6 +41,8 @@ pub(super) struct State {
     pub(super) duties: BTreeMap<GroupId, u64>,
     /// When this device attests if not enough others have, ms since 1970.
     pub(super) attest_at: BTreeMap<(GroupId, RosterSeq), u64>,
+    /// When this device's leaves are due for new keys, ms since 1970.
+    pub(super) refresh_at: BTreeMap<GroupId, u64>,
     /// Groups whose removal the relay asked this device to commit first.
     pub(super) leases: BTreeSet<GroupId>,
     /// Groups to look at before the step ends.
@@ -80,6 +82,7 @@ impl State {
             link: None,
             duties: BTreeMap::new(),
             attest_at: BTreeMap::new(),
+            refresh_at: BTreeMap::new(),
             leases: BTreeSet::new(),
             dirty: BTreeSet::new(),
             unsettled: BTreeSet::new(),
@@ -216,6 +219,7 @@ impl State {
         let now = self.now_ms;
         // What is due already waits for something else than time.
         let duties = self.duties.values().chain(self.attest_at.values());
+        let duties = duties.chain(self.refresh_at.values());
         [
             link.next_deadline(),
             duties.copied().filter(|at| *at > now).min(),
@@ -245,7 +249,9 @@ impl State {
         }
         let due = self.duties.iter().filter(|(_, at)| **at <= now);
         let attest = self.attest_at.iter().filter(|(_, at)| **at <= now);
+        let refresh = self.refresh_at.iter().filter(|(_, at)| **at <= now);
         let groups: Vec<_> = due
+            .chain(refresh)
             .map(|(group, _)| *group)
             .chain(attest.map(|((group, _), _)| *group))
             .collect();

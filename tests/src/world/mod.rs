@@ -3,31 +3,51 @@
 //! Everything that runs here is the product's own code; the world only moves frames, time and faults.
 //! It must never read a clock or draw from any randomness but its seed.
 
+mod disk;
+mod liar;
 mod network;
 mod person;
+mod relay;
 mod talk;
+mod template;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use mortise_protocol::engine::{Event, IntentId};
+use mortise_protocol::engine::{CommandKind, Event, IntentId};
 use mortise_protocol::identity::{
-    ClaimLink, Hash, InvitationSecret, PublicKey, SigningKey, sha256,
+    ClaimLink, DeviceId, Epoch, GroupId, Hash, InvitationSecret, LogSeq, PublicKey, RosterSeq,
+    SigningKey, sha256,
 };
 use mortise_protocol::roster::Role;
-use mortise_protocol::store::MemoryStore;
-use mortise_protocol::wire::{ConnectionBinding, RelayToClient};
-use mortise_relay::core::{ConnId, Core, CoreConfig, Input, Output, StreamId};
+use mortise_protocol::wire::ConnectionBinding;
+use mortise_relay::core::{ConnId, Core, CoreConfig, Input};
 use rand::{Rng, RngCore, SeedableRng};
 use rand_chacha::ChaCha12Rng;
 
+pub use disk::{Disk, DiskFault, Tamper};
+pub use liar::Liar;
 pub use network::{Faults, Flight};
 pub use person::{Person, PersonId};
 pub use talk::wall_clock_ms;
+pub use template::Template;
 
 use network::Network;
 
 /// What a relay is called in links of this world.
 pub const ADDRESS: &str = "relay.test:4433";
+
+/// A record that the relay has sent to somebody.
+#[derive(Clone, Copy, Debug)]
+pub struct Served {
+    /// To whom.
+    pub to: PersonId,
+    /// The group.
+    pub group: GroupId,
+    /// Where in its log.
+    pub seq: LogSeq,
+    /// With which fence.
+    pub fence: RosterSeq,
+}
 
 /// The world.
 pub struct World {
@@ -40,11 +60,26 @@ pub struct World {
     /// What the network does to frames.
     pub faults: Faults,
     /// The relay's disk.
-    pub disk: MemoryStore,
+    pub disk: Disk,
     /// The relay; `None` while it is down.
     pub relay: Option<Core>,
+    /// When a relay that is down comes back, ms since 1970.
+    pub relay_returns_ms: Option<u64>,
+    /// The relay dies when its next batch has been stored, and before anything is answered.
+    pub relay_dies_after_batch: bool,
+    /// A planted bug.
+    pub liar: Option<Box<dyn Liar>>,
+    /// What has happened, for coverage.
+    pub counts: BTreeMap<&'static str, u64>,
+    /// Records that were sent to somebody since this was last emptied.
+    pub served: Vec<Served>,
+    /// A hash over who did what when: equal for equal seeds.
+    pub trace: u64,
+    started_ms: u64,
     config: CoreConfig,
     network: Network,
+    /// Which devices have submitted a commit for an epoch.
+    commits: BTreeMap<(GroupId, Epoch), BTreeSet<DeviceId>>,
     next_conn: u64,
 }
 
@@ -55,10 +90,13 @@ impl World {
     /// When an empty relay does not start.
     #[must_use]
     pub fn new(seed: u64, now_ms: u64) -> Self {
+        Self::on_disk(seed, now_ms, Disk::default())
+    }
+
+    fn on_disk(seed: u64, now_ms: u64, disk: Disk) -> Self {
         let statement = SigningKey::from_seed(&[9; 32]);
         let config = CoreConfig::new(statement.public());
-        let disk = MemoryStore::default();
-        let relay = Core::load(&disk, config).expect("an empty relay starts");
+        let relay = Core::load(&disk, config).expect("a relay starts on a good disk");
         Self {
             now_ms,
             rng: ChaCha12Rng::seed_from_u64(seed),
@@ -66,8 +104,16 @@ impl World {
             faults: Faults::default(),
             disk,
             relay: Some(relay),
+            relay_returns_ms: None,
+            relay_dies_after_batch: false,
+            liar: None,
+            counts: BTreeMap::new(),
+            served: Vec::new(),
+            trace: 0,
+            started_ms: now_ms,
             config,
             network: Network::default(),
+            commits: BTreeMap::new(),
             next_conn: 0,
         }
     }
@@ -78,9 +124,27 @@ impl World {
         self.config.statement_key
     }
 
-    /// A randomness of its own for somebody.
-    pub fn fork_rng(&mut self) -> Box<ChaCha12Rng> {
-        Box::new(ChaCha12Rng::from_rng(&mut self.rng))
+    /// Counts something.
+    pub fn count(&mut self, what: &'static str) {
+        *self.counts.entry(what).or_default() += 1;
+    }
+
+    /// Time since the world began, ms.
+    #[must_use]
+    pub fn elapsed_ms(&self) -> u64 {
+        self.now_ms - self.started_ms
+    }
+
+    /// Notes a step of the schedule (FNV-1a over what is the same in every run of a seed).
+    fn note(&mut self, what: &str, who: u64) {
+        let elapsed = self.elapsed_ms();
+        let bytes = what
+            .bytes()
+            .chain(who.to_be_bytes())
+            .chain(elapsed.to_be_bytes());
+        for byte in bytes {
+            self.trace = (self.trace ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01B3);
+        }
     }
 
     /// Founds the organisation; the founder is person 0 and is online.
@@ -99,8 +163,8 @@ impl World {
             statement_key: self.config.statement_key,
             token,
         };
-        let rng = self.fork_rng();
-        let person = Person::found(name, &claim, suite, rng, self.now_ms);
+        let seed = self.rng.next_u64();
+        let person = Person::found(name, &claim, suite, seed, self.now_ms);
         self.admit(person)
     }
 
@@ -110,11 +174,24 @@ impl World {
     /// When that does not work.
     pub fn invite(&mut self, inviter: PersonId, name: &str, role: Role) -> PersonId {
         let expires_at_ms = self.now_ms + 86_400_000;
-        let kind = mortise_protocol::engine::CommandKind::InviteUser {
+        let kind = CommandKind::InviteUser {
             name: name.into(),
             role,
             expires_at_ms,
         };
+        self.invite_by(inviter, name, kind)
+    }
+
+    /// Lets `owner` set up a further device, which joins at once; everything is delivered in between.
+    ///
+    /// # Panics
+    /// When that does not work.
+    pub fn add_device(&mut self, owner: PersonId, name: &str) -> PersonId {
+        let expires_at_ms = self.now_ms + 86_400_000;
+        self.invite_by(owner, name, CommandKind::InviteDevice { expires_at_ms })
+    }
+
+    fn invite_by(&mut self, inviter: PersonId, name: &str, kind: CommandKind) -> PersonId {
         let id = self.command(inviter, kind);
         self.settle();
         let link = self.people[inviter.0]
@@ -127,24 +204,36 @@ impl World {
                 _ => None,
             })
             .expect("an invitation");
-        let rng = self.fork_rng();
-        let person = Person::join(name, &link, rng);
+        let seed = self.rng.next_u64();
+        let person = Person::join(name, &link, seed);
         let person = self.admit(person);
         self.settle();
         person
     }
 
     fn admit(&mut self, person: Person) -> PersonId {
+        let id = self.enter(person);
+        self.settle();
+        assert!(
+            self.people[id.0].is_in(),
+            "{} is not admitted: {:?}",
+            self.people[id.0].name,
+            self.people[id.0].refused
+        );
+        id
+    }
+
+    fn enter(&mut self, person: Person) -> PersonId {
         let id = PersonId(self.people.len());
         self.people.push(person);
-        self.connect(id);
-        self.settle();
-        // The admission is over; the engine connects by itself.
-        if self.people[id.0].conn.is_none() {
-            self.connect(id);
-        }
-        self.settle();
+        self.people[id.0].reconnect_at(self.now_ms);
         id
+    }
+
+    /// Somebody with an invitation appears and begins to join.
+    pub fn start_join(&mut self, name: &str, link: &str) -> PersonId {
+        let seed = self.rng.next_u64();
+        self.enter(Person::join(name, link, seed))
     }
 
     /// Opens a connection for somebody, if the relay is up and nothing is in the way.
@@ -155,101 +244,142 @@ impl World {
         if self.people[id.0].cut_until_ms > self.now_ms {
             return;
         }
+        let Some(transport_key) = self.people[id.0].transport_key() else {
+            return;
+        };
         self.next_conn += 1;
         let conn = ConnId(self.next_conn);
         let mut binding = [0; 32];
         self.rng.fill_bytes(&mut binding);
         let binding = ConnectionBinding(binding);
-        let Some(transport_key) = self.people[id.0].transport_key() else {
-            return;
-        };
         self.people[id.0].conn = Some(conn);
         self.network.open(conn, id);
+        self.count("connections");
         self.relay_step(vec![Input::Connected {
             conn,
             transport_key,
             binding,
         }]);
-        let frames = self.people[id.0].connected(self.now_ms, binding);
-        self.take_outputs(id, frames);
+        let wishes = self.people[id.0].connected(self.now_ms, binding);
+        self.take_wishes(id, wishes);
     }
 
-    /// Breaks somebody's connection; both sides notice.
+    /// Breaks somebody's connection; they notice, and the relay does sooner or later.
     pub fn disconnect(&mut self, id: PersonId) {
         let Some(conn) = self.people[id.0].conn.take() else {
             return;
         };
         self.network.close(conn);
-        if self.relay.is_some() {
+        let late = self.rng.random_range(0..=self.faults.half_open_ms);
+        if self.relay.is_none() {
+        } else if late == 0 {
             self.relay_step(vec![Input::Disconnected { conn }]);
+        } else {
+            self.network
+                .push(self.now_ms + late, true, Flight::Gone { conn });
         }
-        let outputs = self.people[id.0].disconnected(self.now_ms);
-        self.take_outputs(id, outputs);
+        let wishes = self.people[id.0].disconnected(self.now_ms);
+        self.take_wishes(id, wishes);
     }
 
-    /// Gives somebody a command and returns its id.
-    pub fn command(
-        &mut self,
-        id: PersonId,
-        kind: mortise_protocol::engine::CommandKind,
-    ) -> IntentId {
-        let (intent, outputs) = self.people[id.0].command(self.now_ms, kind);
-        self.take_outputs(id, outputs);
+    /// Gives somebody a command and returns its id; `Person::took_last` says whether it was stored.
+    pub fn command(&mut self, id: PersonId, kind: CommandKind) -> IntentId {
+        self.note("command", id.0 as u64);
+        let (intent, wishes) = self.people[id.0].command(self.now_ms, kind);
+        let took = self.people[id.0].took_last;
+        self.take_wishes(id, wishes);
+        self.people[id.0].took_last = took;
         intent
     }
 
-    /// Takes the relay down, as SIGKILL would; what it had stored stays.
-    pub fn stop_relay(&mut self) {
-        self.relay = None;
-        for i in 0..self.people.len() {
-            self.disconnect(PersonId(i));
-        }
+    /// Switches somebody's device off.
+    pub fn put_to_sleep(&mut self, id: PersonId) {
+        self.people[id.0].asleep = true;
+        self.disconnect(id);
     }
 
-    /// Starts the relay from its disk.
-    ///
-    /// # Panics
-    /// When the disk does not load.
-    pub fn start_relay(&mut self) {
-        self.relay = Some(Core::load(&self.disk, self.config).expect("the relay starts again"));
+    /// Switches somebody's device on again.
+    pub fn wake(&mut self, id: PersonId) {
+        self.people[id.0].asleep = false;
+        self.people[id.0].reconnect_at(self.now_ms);
     }
 
     /// Kills somebody's process and starts it again from what it had stored.
     pub fn restart_person(&mut self, id: PersonId) {
         self.disconnect(id);
-        let rng = self.fork_rng();
-        self.people[id.0].restart(rng);
+        self.people[id.0].restart();
     }
 
-    /// Delivers the next frame or lets the next timer go off; `false` when nothing is on its way before `until_ms`.
+    /// Ends every fault, every partition and every connection that has lost something; wakes nobody.
+    pub fn heal(&mut self) {
+        self.faults = Faults::default();
+        self.relay_dies_after_batch = false;
+        self.disk.heal();
+        if self.relay.as_ref().is_none_or(Core::is_stopped) {
+            self.stop_relay();
+            self.start_relay();
+        }
+        while let Some((_, conn)) = self.network.next_doom() {
+            self.end(conn);
+        }
+        for id in (0..self.people.len()).map(PersonId) {
+            let person = &mut self.people[id.0];
+            person.cut_until_ms = 0;
+            person.deaf_until_ms = 0;
+            person.dies_after_step = false;
+            if person.is_in() {
+                person.engine_mut().store_mut().heal();
+            }
+        }
+    }
+
+    fn end(&mut self, conn: ConnId) {
+        match self.network.owner(conn) {
+            Some(id) => self.disconnect(id),
+            None => self.network.close(conn),
+        }
+    }
+
+    /// Delivers the next frame or lets the next timer go off; `false` when nothing happens before `until_ms`.
     pub fn advance(&mut self, until_ms: u64) -> bool {
-        let timer = self
-            .people
-            .iter()
-            .enumerate()
+        let people = self.people.iter().enumerate();
+        let timer = people
             .filter_map(|(i, p)| Some((p.next_timer()?, PersonId(i))))
             .min();
         let frame = self.network.next_at();
-        match (frame, timer) {
-            (Some(at), timer) if at <= until_ms && timer.is_none_or(|(t, _)| at <= t) => {
-                self.now_ms = self.now_ms.max(at);
-                self.deliver();
-                true
-            }
-            (_, Some((at, id))) if at <= until_ms => {
-                self.now_ms = self.now_ms.max(at);
-                if self.people[id.0].take_reconnect(self.now_ms) {
-                    self.connect(id);
-                } else {
-                    let outputs = self.people[id.0].tick(self.now_ms);
-                    self.take_outputs(id, outputs);
-                }
-                true
-            }
-            _ => {
-                self.now_ms = self.now_ms.max(until_ms);
-                false
-            }
+        let doom = self.network.next_doom();
+        let first = [
+            self.relay_returns_ms,
+            doom.map(|d| d.0),
+            frame,
+            timer.map(|t| t.0),
+        ];
+        let next = first.iter().flatten().min().copied();
+        let Some(at) = next.filter(|at| *at <= until_ms) else {
+            self.now_ms = self.now_ms.max(until_ms);
+            return false;
+        };
+        self.now_ms = self.now_ms.max(at);
+        if first[0] == Some(at) {
+            self.start_relay();
+        } else if let Some((_, conn)) = doom.filter(|d| d.0 == at) {
+            self.count("broken connections");
+            self.end(conn);
+        } else if frame == Some(at) {
+            self.deliver();
+        } else if let Some((_, id)) = timer {
+            self.let_timer_go_off(id);
+        }
+        true
+    }
+
+    fn let_timer_go_off(&mut self, id: PersonId) {
+        if self.people[id.0].take_reconnect(self.now_ms) {
+            self.connect(id);
+        } else {
+            self.note("tick", id.0 as u64);
+            let wishes = self.people[id.0].tick(self.now_ms);
+            self.take_wishes(id, wishes);
         }
     }
 
@@ -264,96 +394,15 @@ impl World {
         while !self.is_quiet() && self.advance(limit) {}
     }
 
-    /// Whether no frame is on its way and everybody who is connected is synced.
+    /// Whether no frame is on its way and everybody who is awake is connected and synced.
     #[must_use]
     pub fn is_quiet(&self) -> bool {
         self.network.is_empty() && self.people.iter().all(Person::is_quiet)
     }
 
-    fn deliver(&mut self) {
-        match self.network.pop() {
-            Some(Flight::ToRelay {
-                conn,
-                stream,
-                frame,
-            }) if self.relay.is_some() && self.network.is_open(conn) => {
-                self.relay_step(vec![Input::Frame {
-                    conn,
-                    stream,
-                    frame,
-                }]);
-            }
-            Some(Flight::ToDevice { conn, frame }) => {
-                if let Some(id) = self.network.owner(conn) {
-                    self.deliver_to(id, frame);
-                }
-            }
-            Some(Flight::ToRelay { .. }) | None => {}
-        }
-    }
-
-    fn deliver_to(&mut self, id: PersonId, frame: RelayToClient) {
-        let outputs = self.people[id.0].frame(self.now_ms, frame);
-        self.take_outputs(id, outputs);
-    }
-
-    /// One step of the relay, and its answers on their way.
-    pub fn relay_step(&mut self, inputs: Vec<Input>) {
-        let Some(relay) = &mut self.relay else { return };
-        for output in relay.step(&mut self.disk, self.now_ms, inputs) {
-            match output {
-                Output::Send { conn, frame, .. } => {
-                    self.send(Flight::ToDevice { conn, frame });
-                }
-                Output::Close { conn, .. } => {
-                    if let Some(id) = self.network.owner(conn) {
-                        self.network.close(conn);
-                        self.people[id.0].conn = None;
-                        let outputs = self.people[id.0].disconnected(self.now_ms);
-                        self.take_outputs(id, outputs);
-                    }
-                }
-            }
-        }
-    }
-
-    fn send(&mut self, flight: Flight) {
-        let copies = if self.rng.random_bool(self.faults.duplicate) {
-            2
-        } else {
-            1
-        };
-        for _ in 0..copies {
-            if self.rng.random_bool(self.faults.lose) {
-                continue;
-            }
-            let latency = self.rng.random_range(1..=self.faults.latency_ms.max(1));
-            self.network
-                .push(self.now_ms + latency, self.faults.reorder, flight.clone());
-        }
-    }
-
-    fn take_outputs(&mut self, id: PersonId, outputs: Vec<person::Wish>) {
-        for output in outputs {
-            match output {
-                person::Wish::Send(frame) => {
-                    if let Some(conn) = self.people[id.0].conn {
-                        let stream = StreamId(frame.id.0);
-                        self.send(Flight::ToRelay {
-                            conn,
-                            stream,
-                            frame,
-                        });
-                    }
-                }
-                person::Wish::Hangup => self.disconnect(id),
-            }
-        }
-    }
-
     /// How many of each event everybody has seen, for coverage.
     #[must_use]
-    pub fn event_counts(&self) -> BTreeMap<&'static str, usize> {
+    pub fn event_counts(&self) -> BTreeMap<&'static str, u64> {
         let mut counts = BTreeMap::new();
         for event in self.people.iter().flat_map(|p| &p.events) {
             *counts.entry(person::event_name(event)).or_default() += 1;

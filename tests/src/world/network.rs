@@ -1,24 +1,40 @@
 //! Frames on their way: late, lost, twice, out of order, but only while their connection lives.
+//!
+//! As on QUIC, the live and the submit stream are ordered whatever happens, and what is lost on them holds up all
+//! that follows until the connection ends; every other question is a stream of its own.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
-use mortise_protocol::wire::{ClientToRelay, RelayToClient};
+use mortise_protocol::wire::{ClientToRelay, RelayToClient, Request};
 use mortise_relay::core::{ConnId, StreamId};
 
 use super::PersonId;
 
+/// The stream of `Hello` and of every push.
+const LIVE: StreamId = StreamId(1);
+/// The stream of submissions and their answers.
+const SUBMIT: StreamId = StreamId(2);
+/// Streams of single questions begin here.
+const UNARY: u64 = 3;
+
 /// What the network does to frames.
 #[derive(Clone, Copy, Debug)]
 pub struct Faults {
-    /// Probability that a frame is lost (and its question runs into its timeout).
+    /// Probability that a frame is lost; its connection ends within [`Faults::doom_ms`].
     pub lose: f64,
     /// Probability that a frame comes twice.
     pub duplicate: f64,
-    /// Whether frames of one connection may overtake each other.
+    /// Whether frames of different streams of one connection may overtake each other.
     pub reorder: bool,
     /// The longest latency, ms.
     pub latency_ms: u64,
+    /// How long a connection may live on after it has lost something, ms.
+    pub doom_ms: u64,
+    /// How late the relay may learn that a connection is gone, ms.
+    pub half_open_ms: u64,
+    /// Whether frames that arrive together are decided in one batch.
+    pub batch: bool,
 }
 
 impl Default for Faults {
@@ -28,6 +44,9 @@ impl Default for Faults {
             duplicate: 0.0,
             reorder: false,
             latency_ms: 5,
+            doom_ms: 12_000,
+            half_open_ms: 0,
+            batch: false,
         }
     }
 }
@@ -48,16 +67,42 @@ pub enum Flight {
     ToDevice {
         /// On which connection.
         conn: ConnId,
+        /// On which stream.
+        stream: StreamId,
         /// What.
         frame: RelayToClient,
     },
+    /// The relay learns that a connection is gone.
+    Gone {
+        /// Which.
+        conn: ConnId,
+    },
 }
 
+/// The stream that a question goes on (DESIGN 6).
+pub(super) fn stream_of(frame: &ClientToRelay) -> StreamId {
+    match frame.request {
+        Request::Hello { .. } => LIVE,
+        Request::Submit(_) | Request::CreateGroup { .. } => SUBMIT,
+        _ => StreamId(UNARY + frame.id.0),
+    }
+}
+
+/// One direction of one stream.
+type Lane = (ConnId, bool, StreamId);
+
 impl Flight {
-    fn lane(&self) -> (ConnId, bool) {
+    fn lane(&self) -> Option<Lane> {
         match self {
-            Self::ToRelay { conn, .. } => (*conn, true),
-            Self::ToDevice { conn, .. } => (*conn, false),
+            Self::ToRelay { conn, stream, .. } => Some((*conn, true, *stream)),
+            Self::ToDevice { conn, stream, .. } => Some((*conn, false, *stream)),
+            Self::Gone { .. } => None,
+        }
+    }
+
+    pub(super) fn conn(&self) -> ConnId {
+        match self {
+            Self::ToRelay { conn, .. } | Self::ToDevice { conn, .. } | Self::Gone { conn } => *conn,
         }
     }
 }
@@ -68,7 +113,13 @@ pub(super) struct Network {
     flights: BTreeMap<u64, Flight>,
     owners: BTreeMap<ConnId, PersonId>,
     /// When the last frame of a lane arrives, so that the next one does not overtake it.
-    last: BTreeMap<(ConnId, bool), u64>,
+    last: BTreeMap<Lane, u64>,
+    /// The same for all lanes of one direction, without reordering.
+    last_of_all: BTreeMap<(ConnId, bool), u64>,
+    /// Lanes that have lost something.
+    stuck: BTreeSet<Lane>,
+    /// When connections that have lost something end.
+    doomed: BTreeMap<ConnId, u64>,
     next: u64,
 }
 
@@ -79,8 +130,11 @@ impl Network {
 
     pub(super) fn close(&mut self, conn: ConnId) {
         self.owners.remove(&conn);
-        self.flights.retain(|_, flight| flight.lane().0 != conn);
-        self.last.retain(|(c, _), _| *c != conn);
+        self.doomed.remove(&conn);
+        self.flights.retain(|_, flight| flight.conn() != conn);
+        self.last.retain(|(c, ..), _| *c != conn);
+        self.last_of_all.retain(|(c, _), _| *c != conn);
+        self.stuck.retain(|(c, ..)| *c != conn);
     }
 
     pub(super) fn is_open(&self, conn: ConnId) -> bool {
@@ -91,10 +145,34 @@ impl Network {
         self.owners.get(&conn).copied()
     }
 
+    /// Loses a frame, and with it what follows on its stream; the connection ends at `end_ms` at the latest.
+    pub(super) fn lose(&mut self, flight: &Flight, end_ms: u64) {
+        self.stuck.extend(flight.lane());
+        self.doomed.entry(flight.conn()).or_insert(end_ms);
+    }
+
+    /// Whether an earlier frame of the same stream was lost.
+    pub(super) fn is_stuck(&self, flight: &Flight) -> bool {
+        flight.lane().is_some_and(|lane| self.stuck.contains(&lane))
+    }
+
+    /// The connection that ends next, and when.
+    pub(super) fn next_doom(&self) -> Option<(u64, ConnId)> {
+        self.doomed.iter().map(|(conn, at)| (*at, *conn)).min()
+    }
+
     pub(super) fn push(&mut self, at_ms: u64, reorder: bool, flight: Flight) {
-        let last = self.last.entry(flight.lane()).or_default();
-        let at = if reorder { at_ms } else { at_ms.max(*last) };
-        *last = at.max(*last);
+        let mut at = at_ms;
+        if let Some(lane) = flight.lane() {
+            let last = self.last.entry(lane).or_default();
+            let all = self.last_of_all.entry((lane.0, lane.1)).or_default();
+            at = at.max(*last);
+            if !reorder {
+                at = at.max(*all);
+            }
+            *last = at;
+            *all = at.max(*all);
+        }
         self.next += 1;
         self.queue.push(Reverse((at, self.next)));
         self.flights.insert(self.next, flight);
@@ -112,8 +190,19 @@ impl Network {
     }
 
     pub(super) fn pop(&mut self) -> Option<Flight> {
+        self.next_at()?;
         let Reverse((_, id)) = self.queue.pop()?;
         self.flights.remove(&id)
+    }
+
+    /// The next frame, if it is a question that has arrived.
+    pub(super) fn pop_question(&mut self, now_ms: u64) -> Option<Flight> {
+        self.next_at().filter(|at| *at <= now_ms)?;
+        let Reverse((_, id)) = self.queue.peek()?;
+        match self.flights.get(id) {
+            Some(Flight::ToRelay { .. }) => self.pop(),
+            _ => None,
+        }
     }
 
     pub(super) fn is_empty(&self) -> bool {

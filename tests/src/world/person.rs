@@ -5,11 +5,18 @@ use mortise_protocol::engine::{
     Output, save_identity,
 };
 use mortise_protocol::identity::{ClaimLink, DeviceId, JoinLink, PublicKey, SigningKey, UserId};
-use mortise_protocol::store::{Crash, MemoryStore};
+use mortise_protocol::store::MemoryStore;
 use mortise_protocol::wire::{ClientToRelay, ConnectionBinding, RelayToClient};
 use mortise_relay::core::ConnId;
 use rand_chacha::ChaCha12Rng;
 use rand_chacha::rand_core::SeedableRng;
+
+use super::Disk;
+
+/// How long somebody who joins waits for an answer, ms.
+const JOIN_TIMEOUT_MS: u64 = 10_000;
+/// How long somebody without a connection waits before the next try, ms.
+const RECONNECT_MS: u64 = 200;
 
 /// An index into `World::people`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -22,8 +29,8 @@ pub(super) enum Wish {
 }
 
 enum Stage {
-    Joining(Box<Admission>, MemoryStore, Box<ChaCha12Rng>),
-    In(Box<Engine<MemoryStore>>),
+    Joining(Box<Admission>, Disk),
+    In(Box<Engine<Disk>>),
     /// Only while it changes.
     Between,
 }
@@ -36,6 +43,8 @@ pub struct Person {
     pub conn: Option<ConnId>,
     /// Until when no connection can be made, ms since 1970.
     pub cut_until_ms: u64,
+    /// Until when every frame is lost on the way, ms since 1970.
+    pub deaf_until_ms: u64,
     /// Switched off.
     pub asleep: bool,
     /// Everything that their engine has said.
@@ -44,49 +53,75 @@ pub struct Person {
     pub root: Option<SigningKey>,
     /// Failed admission, if so.
     pub refused: Option<String>,
-    /// How often a step failed in the store and the device was started again.
+    /// A defect that the engine has named; the device does nothing any more.
+    pub broken: Option<String>,
+    /// How often a step failed in the store.
     pub crashes: usize,
+    /// How often the device was started.
+    pub lives: u64,
+    /// The process dies when the next step has been stored, and before anything is sent.
+    pub dies_after_step: bool,
+    /// Whether the last input was stored.
+    pub took_last: bool,
+    seed: u64,
     stage: Stage,
     wake_ms: Option<u64>,
     reconnect_ms: Option<u64>,
 }
 
 impl Person {
-    fn new(name: &str, admission: Admission, rng: Box<ChaCha12Rng>) -> Self {
-        let mut store = MemoryStore::default();
-        save_identity(&mut store, admission.identity()).expect("an identity is saved");
+    fn new(name: &str, seed: u64, stage: Stage) -> Self {
         Self {
             name: name.into(),
             conn: None,
             cut_until_ms: 0,
+            deaf_until_ms: 0,
             asleep: false,
             events: Vec::new(),
             root: None,
             refused: None,
+            broken: None,
             crashes: 0,
-            stage: Stage::Joining(Box::new(admission), store, rng),
+            lives: 1,
+            dies_after_step: false,
+            took_last: true,
+            seed,
+            stage,
             wake_ms: None,
             reconnect_ms: None,
         }
     }
 
-    pub(super) fn found(
-        name: &str,
-        claim: &ClaimLink,
-        suite: u16,
-        mut rng: Box<ChaCha12Rng>,
-        now_ms: u64,
-    ) -> Self {
+    /// The randomness of this person's n-th life.
+    fn rng(seed: u64, life: u64) -> ChaCha12Rng {
+        ChaCha12Rng::seed_from_u64(seed ^ life.wrapping_mul(0x9E37_79B9_7F4A_7C15))
+    }
+
+    fn joining(name: &str, seed: u64, admission: Admission) -> Self {
+        let mut disk = Disk::default();
+        save_identity(&mut disk, admission.identity()).expect("an identity is saved");
+        Self::new(name, seed, Stage::Joining(Box::new(admission), disk))
+    }
+
+    pub(super) fn found(name: &str, claim: &ClaimLink, suite: u16, seed: u64, now_ms: u64) -> Self {
+        let mut rng = Self::rng(seed, 0);
         let (admission, root) = Admission::found(claim, name, suite, &mut rng, now_ms);
-        let mut this = Self::new(name, admission, rng);
+        let mut this = Self::joining(name, seed, admission);
         this.root = Some(root);
         this
     }
 
-    pub(super) fn join(name: &str, link: &str, mut rng: Box<ChaCha12Rng>) -> Self {
+    pub(super) fn join(name: &str, link: &str, seed: u64) -> Self {
         let link = JoinLink::parse(link).expect("a link of this world");
-        let admission = Admission::join(link, &mut rng);
-        Self::new(name, admission, rng)
+        let admission = Admission::join(link, &mut Self::rng(seed, 0));
+        Self::joining(name, seed, admission)
+    }
+
+    /// Somebody whose device was set up before.
+    pub(super) fn restore(name: &str, store: MemoryStore, seed: u64) -> Self {
+        let engine = Engine::open(Disk::from(store), Box::new(Self::rng(seed, 1)))
+            .expect("an engine opens on a good store");
+        Self::new(name, seed, Stage::In(Box::new(engine)))
     }
 
     /// The engine.
@@ -94,7 +129,7 @@ impl Person {
     /// # Panics
     /// Before the admission is over.
     #[must_use]
-    pub fn engine(&self) -> &Engine<MemoryStore> {
+    pub fn engine(&self) -> &Engine<Disk> {
         match &self.stage {
             Stage::In(engine) => engine,
             _ => panic!("{} is not admitted", self.name),
@@ -105,7 +140,7 @@ impl Person {
     ///
     /// # Panics
     /// Before the admission is over.
-    pub fn engine_mut(&mut self) -> &mut Engine<MemoryStore> {
+    pub fn engine_mut(&mut self) -> &mut Engine<Disk> {
         match &mut self.stage {
             Stage::In(engine) => engine,
             _ => panic!("{} is not admitted", self.name),
@@ -127,15 +162,18 @@ impl Person {
     /// The device.
     #[must_use]
     pub fn device(&self) -> DeviceId {
-        self.engine().device()
+        match &self.stage {
+            Stage::Joining(admission, _) => admission.identity().device,
+            _ => self.engine().device(),
+        }
     }
 
     pub(super) fn transport_key(&self) -> Option<PublicKey> {
-        if self.asleep || self.refused.is_some() {
+        if self.asleep || self.refused.is_some() || self.broken.is_some() {
             return None;
         }
         match &self.stage {
-            Stage::Joining(admission, ..) => Some(admission.transport_key().public()),
+            Stage::Joining(admission, _) => Some(admission.transport_key().public()),
             Stage::In(engine) if engine.is_expelled() => None,
             Stage::In(engine) => Some(engine.transport_key().public()),
             Stage::Between => None,
@@ -145,38 +183,45 @@ impl Person {
     /// Whether this person waits for nothing.
     #[must_use]
     pub fn is_quiet(&self) -> bool {
+        if self.asleep || self.refused.is_some() || self.broken.is_some() {
+            return true;
+        }
         match &self.stage {
             Stage::In(engine) => {
-                self.asleep || engine.is_expelled() || (self.conn.is_some() && engine.is_synced())
+                engine.is_expelled() || (self.conn.is_some() && engine.is_synced())
             }
-            _ => self.refused.is_some() || self.asleep,
+            _ => false,
         }
     }
 
     pub(super) fn next_timer(&self) -> Option<u64> {
-        if self.asleep {
-            return None;
-        }
         let wake = self.wake_ms.filter(|_| self.conn.is_some());
         let reconnect = self
             .reconnect_ms
             .filter(|_| self.conn.is_none() && self.transport_key().is_some())
             .map(|at| at.max(self.cut_until_ms));
-        wake.into_iter().chain(reconnect).min()
+        wake.into_iter()
+            .chain(reconnect)
+            .min()
+            .filter(|_| !self.asleep)
     }
 
     pub(super) fn take_reconnect(&mut self, now_ms: u64) -> bool {
         if self.conn.is_some() {
             return false;
         }
-        // The next try, if this one does not get through.
-        self.reconnect_ms = Some(now_ms + 200);
+        self.reconnect_at(now_ms + RECONNECT_MS);
         true
+    }
+
+    pub(super) fn reconnect_at(&mut self, at_ms: u64) {
+        self.reconnect_ms = Some(at_ms);
     }
 
     pub(super) fn connected(&mut self, now_ms: u64, binding: ConnectionBinding) -> Vec<Wish> {
         match &mut self.stage {
-            Stage::Joining(admission, ..) => {
+            Stage::Joining(admission, _) => {
+                self.wake_ms = Some(now_ms + JOIN_TIMEOUT_MS);
                 admission.start().into_iter().map(Wish::Send).collect()
             }
             Stage::In(_) => self.input(now_ms, Input::Connected(binding)),
@@ -185,7 +230,7 @@ impl Person {
     }
 
     pub(super) fn disconnected(&mut self, now_ms: u64) -> Vec<Wish> {
-        self.reconnect_ms = Some(now_ms + 200);
+        self.reconnect_at(now_ms + RECONNECT_MS);
         self.wake_ms = None;
         match &self.stage {
             Stage::In(_) => self.input(now_ms, Input::Disconnected),
@@ -195,6 +240,9 @@ impl Person {
 
     pub(super) fn tick(&mut self, now_ms: u64) -> Vec<Wish> {
         self.wake_ms = None;
+        if matches!(self.stage, Stage::Joining(..)) {
+            return vec![Wish::Hangup];
+        }
         self.input(now_ms, Input::Tick)
     }
 
@@ -206,18 +254,19 @@ impl Person {
 
     /// Gives the engine a frame, whoever it is from.
     pub(super) fn frame(&mut self, now_ms: u64, frame: RelayToClient) -> Vec<Wish> {
-        let Stage::Joining(admission, ..) = &mut self.stage else {
+        let Stage::Joining(admission, _) = &mut self.stage else {
             return self.input(now_ms, Input::Frame(frame));
         };
         match admission.handle_frame(now_ms, frame) {
             Ok(AdmissionStep::Wait) => Vec::new(),
             Ok(AdmissionStep::Send(frames)) => frames.into_iter().map(Wish::Send).collect(),
             Ok(AdmissionStep::Admitted) => {
-                if let Stage::Joining(admission, mut store, rng) =
+                if let Stage::Joining(admission, mut disk) =
                     std::mem::replace(&mut self.stage, Stage::Between)
                 {
-                    save_identity(&mut store, admission.identity()).expect("an identity is saved");
-                    let engine = Engine::open(store, rng).expect("an engine opens");
+                    save_identity(&mut disk, admission.identity()).expect("an identity is saved");
+                    let rng = Box::new(Self::rng(self.seed, self.lives));
+                    let engine = Engine::open(disk, rng).expect("an engine opens");
                     self.stage = Stage::In(Box::new(engine));
                 }
                 vec![Wish::Hangup]
@@ -230,12 +279,17 @@ impl Person {
     }
 
     /// Starts the device again from what it had stored.
-    pub(super) fn restart(&mut self, rng: Box<ChaCha12Rng>) {
+    pub(super) fn restart(&mut self) {
+        self.dies_after_step = false;
         if let Stage::In(engine) = std::mem::replace(&mut self.stage, Stage::Between) {
-            let mut store = engine.into_store();
-            store.plan_crash(Crash::Never);
-            let engine = Engine::open(store, rng).expect("an engine opens again");
-            self.stage = Stage::In(Box::new(engine));
+            self.lives += 1;
+            let rng = Box::new(Self::rng(self.seed, self.lives));
+            let mut disk = engine.into_store();
+            disk.heal();
+            match Engine::open(disk, rng) {
+                Ok(engine) => self.stage = Stage::In(Box::new(engine)),
+                Err(error) => panic!("{} does not start again: {error}", self.name),
+            }
         }
     }
 
@@ -243,17 +297,39 @@ impl Person {
         let Stage::In(engine) = &mut self.stage else {
             return Vec::new();
         };
-        let outputs = match engine.handle(now_ms, input) {
-            Ok(outputs) => outputs,
+        if self.broken.is_some() {
+            return Vec::new();
+        }
+        let result = engine.handle(now_ms, input);
+        self.took_last = result.is_ok();
+        match result {
+            Ok(outputs) => self.act(outputs),
             Err(EngineError::Store(_)) => {
-                // A planned failure: the process dies and is started again.
-                self.crashes += 1;
-                let rng = ChaCha12Rng::seed_from_u64(now_ms);
-                self.restart(Box::new(rng));
-                return vec![Wish::Hangup];
+                self.fail(now_ms);
+                vec![Wish::Hangup]
             }
-            Err(error) => panic!("{}: {error}", self.name),
-        };
+            Err(error) => {
+                self.broken = Some(error.to_string());
+                vec![Wish::Hangup]
+            }
+        }
+    }
+
+    /// A planned failure: every other time the process dies, else it goes on from what is stored.
+    fn fail(&mut self, now_ms: u64) {
+        self.crashes += 1;
+        if self.crashes % 2 == 1 {
+            self.restart();
+        } else if let Stage::In(engine) = &mut self.stage {
+            engine.store_mut().heal();
+            if let Err(error) = engine.handle(now_ms, Input::Disconnected) {
+                self.broken = Some(error.to_string());
+            }
+        }
+    }
+
+    fn act(&mut self, outputs: Vec<Output>) -> Vec<Wish> {
+        let dies = self.dies_after_step && !outputs.is_empty();
         let mut wishes = Vec::new();
         for output in outputs {
             match output {
@@ -262,6 +338,10 @@ impl Person {
                 Output::Wake(at) => self.wake_ms = Some(at),
                 Output::Event(event) => self.events.push(event),
             }
+        }
+        if dies {
+            self.restart();
+            wishes = vec![Wish::Hangup];
         }
         wishes
     }

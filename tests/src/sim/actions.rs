@@ -1,0 +1,440 @@
+//! What can happen in one step of a scenario.
+
+use mortise_protocol::engine::CommandKind;
+use mortise_protocol::identity::{GroupId, UserId};
+use rand::Rng;
+use rand::seq::IndexedRandom;
+
+use super::Broken;
+use super::model::Sent;
+use super::scenario::Scenario;
+use crate::world::{DiskFault, PersonId};
+
+/// How many orders a seed has at most: somebody must be left.
+const MAX_ORDERS: u64 = 3;
+/// How many devices a seed has at most.
+const MAX_PEOPLE: usize = 11;
+
+/// One step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Action {
+    Say,
+    Chatter,
+    Race,
+    Sleep,
+    Wake,
+    Cut,
+    Partition,
+    RestartPerson,
+    DieAfterStep,
+    PersonDisk,
+    RestartRelay,
+    RelayDies,
+    RelayDisk,
+    RelayFull,
+    NewFaults,
+    Calm,
+    Order,
+    InviteDevice,
+    AddMembers,
+    RemoveMember,
+    CreateGroup,
+    RosterRace,
+}
+
+/// Actions and how often they come up.
+const WEIGHTS: [(Action, u32); 20] = [
+    (Action::Say, 420),
+    (Action::Chatter, 60),
+    (Action::Race, 15),
+    (Action::Sleep, 30),
+    (Action::Wake, 60),
+    (Action::Cut, 20),
+    (Action::Partition, 12),
+    (Action::RestartPerson, 20),
+    (Action::DieAfterStep, 15),
+    (Action::PersonDisk, 20),
+    (Action::RestartRelay, 6),
+    (Action::RelayDies, 6),
+    (Action::RelayDisk, 5),
+    (Action::RelayFull, 5),
+    (Action::NewFaults, 12),
+    (Action::Calm, 6),
+    (Action::AddMembers, 20),
+    (Action::RemoveMember, 15),
+    (Action::CreateGroup, 4),
+    (Action::RosterRace, 4),
+];
+
+impl Scenario {
+    pub(super) fn draw_action(&mut self) -> Action {
+        WEIGHTS
+            .choose_weighted(&mut self.rng, |(_, weight)| *weight)
+            .map_or(Action::Say, |(action, _)| *action)
+    }
+
+    pub(super) fn act(&mut self, action: Action) -> Result<(), Broken> {
+        self.tell(|| format!("{action:?}"));
+        match action {
+            Action::Say => self.say(),
+            Action::Chatter => {
+                for _ in 0..self.rng.random_range(3..10) {
+                    self.say();
+                }
+            }
+            Action::Race => self.race(),
+            Action::Sleep => {
+                let asleep = self.world.people.iter().filter(|p| p.asleep).count();
+                if let Some(who) = self.anybody().filter(|_| asleep < 5) {
+                    self.world.count("sleeps");
+                    self.world.put_to_sleep(who);
+                }
+            }
+            Action::Wake => {
+                let sleepers = self.everybody(|s, p| s.world.people[p.0].asleep);
+                if let Some(who) = sleepers.choose(&mut self.rng) {
+                    self.world.wake(*who);
+                }
+            }
+            Action::Cut => {
+                if let Some(who) = self.anybody() {
+                    let ms = self.rng.random_range(100..8_000);
+                    self.world.people[who.0].cut_until_ms = self.world.now_ms + ms;
+                    self.world.disconnect(who);
+                }
+            }
+            Action::Partition => self.partition(),
+            Action::RestartPerson => {
+                if let Some(who) = self.anybody() {
+                    self.tell(|| format!("restart {who:?}"));
+                    self.world.restart_person(who);
+                }
+            }
+            Action::DieAfterStep => {
+                if let Some(who) = self.anybody() {
+                    self.world.people[who.0].dies_after_step = true;
+                }
+            }
+            Action::PersonDisk => self.break_a_disk(),
+            Action::RestartRelay => {
+                if self.world.relay.is_some() {
+                    self.world.crash_relay();
+                }
+            }
+            Action::RelayDies => self.world.relay_dies_after_batch = true,
+            Action::RelayDisk => {
+                let n = self.rng.random_range(0..12);
+                self.world.disk.plan(n, DiskFault::Broken);
+            }
+            Action::RelayFull => self.fill_the_relay()?,
+            Action::NewFaults => self.world.faults = self.draw_faults(),
+            Action::Calm => {
+                self.world.faults = crate::world::Faults::default();
+            }
+            Action::Order => self.order(),
+            Action::InviteDevice => self.invite_device()?,
+            Action::AddMembers => self.add_members(),
+            Action::RemoveMember => self.remove_member(),
+            Action::CreateGroup => self.create_group(),
+            Action::RosterRace => self.roster_race(),
+        }
+        Ok(())
+    }
+
+    /// People for whom something holds.
+    pub(super) fn everybody(&self, holds: impl Fn(&Self, PersonId) -> bool) -> Vec<PersonId> {
+        (0..self.world.people.len())
+            .map(PersonId)
+            .filter(|p| holds(self, *p))
+            .collect()
+    }
+
+    /// Whether somebody has a device that is switched on and not expelled as far as it knows.
+    pub(super) fn is_awake(&self, who: PersonId) -> bool {
+        let person = &self.world.people[who.0];
+        person.is_in() && !person.asleep && !person.engine().is_expelled()
+    }
+
+    fn anybody(&mut self) -> Option<PersonId> {
+        let awake = self.everybody(Self::is_awake);
+        awake.choose(&mut self.rng).copied()
+    }
+
+    /// Users that belong.
+    pub(super) fn users(&self) -> Vec<UserId> {
+        let mut users: Vec<UserId> = Vec::new();
+        for person in self.world.people.iter().filter(|p| p.is_in()) {
+            let user = person.user();
+            let belongs = self
+                .model
+                .roster
+                .user(user)
+                .is_some_and(|u| !u.is_removed());
+            if belongs && !users.contains(&user) {
+                users.push(user);
+            }
+        }
+        users
+    }
+
+    fn holds(&self, who: PersonId, group: GroupId) -> bool {
+        self.model
+            .held
+            .get(&(who, group))
+            .is_some_and(|held| held.active)
+    }
+
+    fn members_awake(&self, group: GroupId) -> Vec<PersonId> {
+        self.everybody(|s, p| s.is_awake(p) && s.holds(p, group))
+    }
+
+    fn some_group(&mut self) -> Option<GroupId> {
+        self.groups.choose(&mut self.rng).copied()
+    }
+
+    fn say(&mut self) {
+        let Some(group) = self.some_group() else {
+            return;
+        };
+        let members = self.members_awake(group);
+        if let Some(who) = members.choose(&mut self.rng).copied() {
+            self.say_in(who, group);
+        }
+    }
+
+    pub(super) fn say_in(&mut self, who: PersonId, group: GroupId) {
+        self.tokens += 1;
+        let token = format!("t{}", self.tokens);
+        let text = token.clone();
+        let id = self
+            .world
+            .command(who, CommandKind::SendText { group, text });
+        if !self.world.people[who.0].took_last {
+            return;
+        }
+        self.tell(|| format!("{who:?} says {token} in {group:?} as {id:?}"));
+        self.model.intents.insert((who, id), token.clone());
+        let sent = Sent {
+            who,
+            group,
+            failed: false,
+            place: None,
+        };
+        self.model.texts.insert(token, sent);
+    }
+
+    /// Two members who are online change the same group at the same moment.
+    fn race(&mut self) {
+        let groups = self.groups.clone();
+        for group in groups {
+            let members = self.members_awake(group);
+            let online: Vec<_> = members
+                .into_iter()
+                .filter(|p| self.world.people[p.0].conn.is_some())
+                .collect();
+            let outside = self.outsiders(group);
+            if online.len() < 2 || outside.is_empty() {
+                continue;
+            }
+            let pair: Vec<_> = online.choose_multiple(&mut self.rng, 2).copied().collect();
+            for who in pair {
+                let Some(user) = outside.choose(&mut self.rng).copied() else {
+                    return;
+                };
+                let users = vec![user];
+                self.world
+                    .command(who, CommandKind::AddMembers { group, users });
+            }
+            return;
+        }
+    }
+
+    /// Users with a device that is not in the group, as somebody there sees it.
+    fn outsiders(&self, group: GroupId) -> Vec<UserId> {
+        let epoch = self.model.head_epoch(group);
+        let Some(tree) = self.model.tree(group, epoch.0) else {
+            return Vec::new();
+        };
+        let missing = |user: &UserId| {
+            let mut devices = self.model.roster.devices_of(*user);
+            devices.any(|(device, _)| !tree.contains(&device))
+        };
+        self.users().into_iter().filter(missing).collect()
+    }
+
+    fn partition(&mut self) {
+        let awake = self.everybody(Self::is_awake);
+        let size = self.rng.random_range(1..=awake.len().div_ceil(2).max(1));
+        let ms = self.rng.random_range(500..15_000);
+        let cut: Vec<_> = awake
+            .choose_multiple(&mut self.rng, size)
+            .copied()
+            .collect();
+        if cut.is_empty() {
+            return;
+        }
+        self.world.count("partitions");
+        for who in cut {
+            let until = self.world.now_ms + ms;
+            self.world.people[who.0].deaf_until_ms = until;
+        }
+    }
+
+    fn break_a_disk(&mut self) {
+        if let Some(who) = self.anybody() {
+            let n = self.rng.random_range(0..15);
+            let disk = self.world.people[who.0].engine_mut().store_mut();
+            disk.plan(n, DiskFault::Broken);
+        }
+    }
+
+    fn fill_the_relay(&mut self) -> Result<(), Broken> {
+        let ms = self.rng.random_range(50..4_000);
+        self.world.count("full relay disks");
+        self.world.disk.plan(0, DiskFault::Full);
+        for _ in 0..3 {
+            self.say();
+        }
+        self.run_for(ms)?;
+        self.world.disk.heal();
+        Ok(())
+    }
+
+    fn add_members(&mut self) {
+        let Some(group) = self.some_group() else {
+            return;
+        };
+        let members = self.members_awake(group);
+        let outside = self.outsiders(group);
+        if let (Some(who), Some(user)) =
+            (members.choose(&mut self.rng), outside.choose(&mut self.rng))
+        {
+            let users = vec![*user];
+            self.world
+                .command(*who, CommandKind::AddMembers { group, users });
+        }
+    }
+
+    fn remove_member(&mut self) {
+        let Some(group) = self.some_group() else {
+            return;
+        };
+        let admins: Vec<_> = self
+            .members_awake(group)
+            .into_iter()
+            .filter(|p| {
+                let user = self.world.people[p.0].user();
+                let held = self.model.held.get(&(*p, group));
+                held.is_some_and(|held| held.admins.contains(&user))
+            })
+            .collect();
+        let users = self.users();
+        if let (Some(who), Some(user)) = (admins.choose(&mut self.rng), users.choose(&mut self.rng))
+        {
+            if *user == self.world.people[who.0].user() {
+                return;
+            }
+            self.world.count("group removals");
+            let user = *user;
+            self.world
+                .command(*who, CommandKind::RemoveMember { group, user });
+        }
+    }
+
+    fn create_group(&mut self) {
+        let users = self.users();
+        if self.groups.len() >= 7 {
+            return;
+        }
+        let members: Vec<_> = users.choose_multiple(&mut self.rng, 3).copied().collect();
+        if let Some(who) = self.anybody() {
+            let name = format!("Later group {}", self.groups.len());
+            self.world
+                .command(who, CommandKind::CreateGroup { name, members });
+        }
+    }
+
+    fn invite_device(&mut self) -> Result<(), Broken> {
+        let members =
+            self.everybody(|s, p| s.is_awake(p) && s.world.people[p.0].conn.is_some() && p.0 != 0);
+        if let Some(who) = members.choose(&mut self.rng) {
+            let expires_at_ms = self.world.now_ms + 86_400_000;
+            self.world
+                .command(*who, CommandKind::InviteDevice { expires_at_ms });
+        }
+        self.run_for(100)?;
+        self.welcome_the_invited();
+        Ok(())
+    }
+
+    /// Whoever holds an invitation begins to join.
+    pub(super) fn welcome_the_invited(&mut self) {
+        for (by, link) in std::mem::take(&mut self.model.invited) {
+            if self.world.people.len() >= MAX_PEOPLE {
+                return;
+            }
+            self.joining += 1;
+            let name = format!("{} no. {}", self.world.people[by.0].name, self.joining);
+            self.world.count("devices invited");
+            self.world.start_join(&name, &link);
+        }
+    }
+
+    /// Two who may change the roster do so at the same moment.
+    fn roster_race(&mut self) {
+        let expires_at_ms = self.world.now_ms + 86_400_000;
+        let awake = self.everybody(Self::is_awake);
+        for who in awake.choose_multiple(&mut self.rng, 2) {
+            self.world
+                .command(*who, CommandKind::InviteDevice { expires_at_ms });
+        }
+    }
+
+    /// An owner or an admin removes somebody, or a device is revoked; sometimes whoever said so is gone at once.
+    fn order(&mut self) {
+        let orders = self.model.counts.get("orders").copied().unwrap_or(0);
+        if orders >= MAX_ORDERS {
+            return;
+        }
+        let Some(by) = (0..2)
+            .map(PersonId)
+            .filter(|p| self.is_awake(*p))
+            .collect::<Vec<_>>()
+            .choose(&mut self.rng)
+            .copied()
+        else {
+            self.world.wake(PersonId(0));
+            return self.order();
+        };
+        let targets = self.everybody(|s, p| {
+            p.0 > 1
+                && s.world.people[p.0].is_in()
+                && s.model.roster.is_admitted(s.world.people[p.0].device())
+        });
+        let in_groups: Vec<_> = targets
+            .iter()
+            .copied()
+            .filter(|p| self.groups.iter().any(|g| self.holds(*p, *g)))
+            .collect();
+        let Some(target) = in_groups.choose(&mut self.rng).copied() else {
+            return;
+        };
+        let (user, device) = (
+            self.world.people[target.0].user(),
+            self.world.people[target.0].device(),
+        );
+        let kind = if self.rng.random_bool(0.7) {
+            CommandKind::RemoveUser { user }
+        } else {
+            CommandKind::RevokeDevice { device }
+        };
+        self.tell(|| format!("{by:?} orders {kind:?}"));
+        // The leaver says something at that very moment.
+        for group in self.groups.clone() {
+            if self.is_awake(target) && self.holds(target, group) {
+                self.say_in(target, group);
+            }
+        }
+        self.world.command(by, kind);
+    }
+}

@@ -1,0 +1,188 @@
+//! The end of a seed: everything is healed, everybody comes back, and all must agree.
+
+use std::collections::BTreeSet;
+
+use mortise_protocol::engine::{CommandKind, HistoryKind};
+use mortise_protocol::identity::{GroupId, LogSeq};
+use mortise_protocol::wire::GroupState;
+
+use super::Broken;
+use super::model::RecordKind;
+use super::scenario::Scenario;
+use crate::world::PersonId;
+
+impl Scenario {
+    pub(super) fn finish(&mut self) -> Result<(), Broken> {
+        self.welcome_the_invited();
+        self.world.heal();
+        self.settle("with sleepers")?;
+        self.check_converged()?;
+        self.wake_everybody();
+        self.settle("with everybody")?;
+        self.look_again()?;
+        self.check_converged()?;
+        self.model.check_fences()?;
+        self.model.check_reads()?;
+        self.check_everything_arrived()?;
+        self.check_histories()?;
+        self.check_order_status()?;
+        self.try_departed()
+    }
+
+    fn look_again(&mut self) -> Result<(), Broken> {
+        for who in self.everybody(|s, p| s.world.people[p.0].is_in()) {
+            self.model.look_at_groups(&mut self.world, who)?;
+        }
+        Ok(())
+    }
+
+    /// Whoever is online is at the head of every group it is in, and no departed device is in such a group.
+    fn check_converged(&mut self) -> Result<(), Broken> {
+        let rule = "every quiet network converges";
+        let online = self.everybody(Self::is_awake);
+        for who in &online {
+            let person = &self.world.people[who.0];
+            if person.conn.is_none() || !person.engine().is_synced() {
+                return Err(Broken::new(rule, format!("{} is not synced", person.name)));
+            }
+            self.model.look_at_groups(&mut self.world, *who)?;
+        }
+        for group in self.groups.clone() {
+            let head = self.model.head_epoch(group).0;
+            let name = |p: &PersonId| self.world.people[p.0].name.clone();
+            let holders = online
+                .iter()
+                .filter(|p| self.model.held.get(&(**p, group)).is_some_and(|h| h.active));
+            for who in holders {
+                let Some(held) = self.model.held.get(&(*who, group)) else {
+                    continue;
+                };
+                if held.epoch != head {
+                    let detail =
+                        format!("{} is at {} of {head} in {group:?}", name(who), held.epoch);
+                    return Err(Broken::new(rule, detail));
+                }
+                if let Some(gone) = held
+                    .members
+                    .iter()
+                    .find(|d| self.model.departed.contains_key(d))
+                {
+                    let detail = format!("{gone:?} is in {group:?} as {} sees it", name(who));
+                    return Err(Broken::new("departed devices are in no tree", detail));
+                }
+            }
+            let Some(tree) = self.model.tree(group, head) else {
+                continue;
+            };
+            let outside = online.iter().find(|p| {
+                let member = tree.contains(&self.world.people[p.0].device());
+                member && !self.model.held.get(&(**p, group)).is_some_and(|h| h.active)
+            });
+            if let Some(who) = outside {
+                let detail = format!(
+                    "{} is in the tree of {group:?} and not in the group",
+                    name(who)
+                );
+                return Err(Broken::new(rule, detail));
+            }
+        }
+        Ok(())
+    }
+
+    /// A text whose author is well and was not told otherwise is in the log.
+    fn check_everything_arrived(&self) -> Result<(), Broken> {
+        for (token, sent) in &self.model.texts {
+            let author = &self.world.people[sent.who.0];
+            let gone = self.model.departed.contains_key(&author.device());
+            if sent.place.is_none() && !sent.failed && !gone {
+                let detail = format!("{token} of {} in {:?}", author.name, sent.group);
+                return Err(Broken::new("nothing is lost", detail));
+            }
+        }
+        Ok(())
+    }
+
+    /// Every device has every message of the epochs that it has been in without a break until now.
+    fn check_histories(&self) -> Result<(), Broken> {
+        for who in self.everybody(Self::is_awake) {
+            for group in &self.groups {
+                if self
+                    .model
+                    .held
+                    .get(&(who, *group))
+                    .is_some_and(|h| h.active)
+                {
+                    self.check_history(who, *group)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn check_history(&self, who: PersonId, group: GroupId) -> Result<(), Broken> {
+        let person = &self.world.people[who.0];
+        let lines = person
+            .engine()
+            .messages(group, LogSeq(0), usize::MAX)
+            .map_err(|e| Broken::new("an engine names its own defect", e.to_string()))?;
+        let texts: BTreeSet<LogSeq> = lines
+            .iter()
+            .filter(|line| matches!(line.kind, HistoryKind::Text(_)))
+            .map(|line| line.seq)
+            .collect();
+        let mut since = self.model.head_epoch(group).0;
+        let in_tree = |epoch| {
+            let tree = self.model.tree(group, epoch);
+            tree.is_some_and(|tree| tree.contains(&person.device()))
+        };
+        while since > 0 && in_tree(since - 1) {
+            since -= 1;
+        }
+        let log = self.model.logs.get(&group).into_iter().flatten();
+        for logged in log.filter(|l| l.kind == RecordKind::Message && l.record.epoch.0 >= since) {
+            if !texts.contains(&logged.record.seq) {
+                let said = self.model.contents.get(&(group, logged.record.seq));
+                let detail = format!(
+                    "{} has no {} of {group:?}: {said:?}",
+                    person.name, logged.record.seq
+                );
+                return Err(Broken::new("nothing is lost", detail));
+            }
+        }
+        Ok(())
+    }
+
+    /// What the owner is told: no group with a member online is sealed.
+    fn check_order_status(&mut self) -> Result<(), Broken> {
+        let owner = PersonId(0);
+        let orders: Vec<_> = self.model.roster.orders().iter().map(|o| o.seq).collect();
+        for order in orders {
+            let id = self
+                .world
+                .command(owner, CommandKind::OrderStatus { order });
+            self.settle("while the owner asks")?;
+            let Some(groups) = self.model.statuses.get(&(owner, id)) else {
+                return Err(Broken::new(
+                    "the owner is told",
+                    format!("nothing about {order}"),
+                ));
+            };
+            for row in groups {
+                let members = self.everybody(|s, p| {
+                    s.is_awake(p) && s.model.held.get(&(p, row.group)).is_some_and(|h| h.active)
+                });
+                let told = match row.state {
+                    GroupState::Sealed => "groups sealed",
+                    GroupState::Rotated => "groups rotated",
+                    GroupState::Clean => "groups clean",
+                };
+                *self.model.counts.entry(told).or_default() += 1;
+                if row.state == GroupState::Sealed && !members.is_empty() {
+                    let detail = format!("{:?} is sealed for {order}", row.group);
+                    return Err(Broken::new("the owner is told", detail));
+                }
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,170 @@
+//! Seeded scenarios in the simulated world, held against a reference model after every step.
+//!
+//! A seed decides everything: who talks, who sleeps, what breaks, who is removed. Nothing of the schedule may depend
+//! on ciphertext: openmls draws its own randomness. [`run`] is the whole of it; a failing seed replays with
+//! `./x sim --seed S`.
+
+mod actions;
+mod departed;
+mod finale;
+mod lines;
+mod log;
+mod model;
+pub mod plants;
+mod scenario;
+
+use std::collections::BTreeMap;
+use std::sync::OnceLock;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use mortise_protocol::group::{SUITE_CLASSICAL, SUITE_HYBRID};
+
+use crate::world::{Template, World};
+use plants::Plant;
+
+/// A rule that the world has broken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Broken {
+    /// Which rule, in a few words that stay the same.
+    pub rule: &'static str,
+    /// By whom, where, when.
+    pub detail: String,
+}
+
+impl Broken {
+    pub(crate) fn new(rule: &'static str, detail: impl Into<String>) -> Self {
+        Self {
+            rule,
+            detail: detail.into(),
+        }
+    }
+}
+
+impl std::fmt::Display for Broken {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.rule, self.detail)
+    }
+}
+
+/// What to run.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options {
+    /// The ciphersuite; by default every fourth seed is hybrid.
+    pub suite: Option<u16>,
+    /// A bug to plant.
+    pub plant: Option<Plant>,
+    /// Print what happens.
+    pub verbose: bool,
+}
+
+/// What came of a seed.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// The seed.
+    pub seed: u64,
+    /// The ciphersuite.
+    pub suite: u16,
+    /// What was broken, if anything.
+    pub broken: Option<Broken>,
+    /// Steps of the scenario.
+    pub steps: usize,
+    /// What has happened how often.
+    pub counts: BTreeMap<&'static str, u64>,
+    /// A hash over the schedule: equal for equal seeds.
+    pub trace: u64,
+    /// How long it took.
+    pub took: Duration,
+}
+
+impl Outcome {
+    /// The outcome of a seed that has panicked.
+    #[must_use]
+    pub fn panicked(seed: u64, options: Options, text: String) -> Self {
+        Self {
+            seed,
+            suite: options.suite.unwrap_or_else(|| suite_of(seed)),
+            broken: Some(Broken::new("nothing panics", text)),
+            steps: 0,
+            counts: BTreeMap::new(),
+            trace: 0,
+            took: Duration::ZERO,
+        }
+    }
+}
+
+/// Kinds of events without which a seed has not tested what it should.
+pub const REQUIRED: [&str; 9] = [
+    "orders",
+    "device restarts",
+    "device store failures",
+    "relay restarts",
+    "partitions",
+    "commit races",
+    "rotations",
+    "expelled",
+    "attestations",
+];
+
+/// The suite of a seed: the hybrid one every fourth time, since it is slower.
+#[must_use]
+pub fn suite_of(seed: u64) -> u16 {
+    if seed % 4 == 3 {
+        SUITE_HYBRID
+    } else {
+        SUITE_CLASSICAL
+    }
+}
+
+/// Runs one seed.
+#[must_use]
+pub fn run(seed: u64, options: Options) -> Outcome {
+    let began = std::time::Instant::now();
+    let suite = options.suite.unwrap_or_else(|| suite_of(seed));
+    let world = template(suite).world(seed);
+    let mut scenario = scenario::Scenario::new(seed, world, options);
+    let broken = scenario.run().err();
+    let counts = scenario.counts();
+    let missing = REQUIRED
+        .iter()
+        .find(|kind| counts.get(*kind).copied().unwrap_or(0) == 0);
+    let broken = broken.or_else(|| {
+        missing
+            .filter(|_| options.plant.is_none())
+            .map(|kind| Broken::new("a seed must test this", format!("no {kind} in this seed")))
+    });
+    Outcome {
+        seed,
+        suite,
+        broken,
+        steps: scenario.steps_done,
+        counts,
+        trace: scenario.world.trace,
+        took: began.elapsed(),
+    }
+}
+
+/// The organisation that seeds of this suite begin with, set up once per process.
+fn template(suite: u16) -> &'static Template {
+    static CLASSICAL: OnceLock<Template> = OnceLock::new();
+    static HYBRID: OnceLock<Template> = OnceLock::new();
+    let cell = if suite == SUITE_HYBRID {
+        &HYBRID
+    } else {
+        &CLASSICAL
+    };
+    cell.get_or_init(|| Template::found(start_ms(), suite))
+}
+
+/// openmls compares lifetimes with the wall clock, so the world's time starts near it; at a round hour, so that
+/// nothing else changes from run to run.
+fn start_ms() -> u64 {
+    const HOUR_MS: u64 = 3_600_000;
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    let now = since.map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(0));
+    now - now % HOUR_MS
+}
+
+/// Runs until the world is quiet, or this much of its time has passed.
+fn settle_limit(world: &World) -> u64 {
+    world.now_ms + 600_000
+}

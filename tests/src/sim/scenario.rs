@@ -1,0 +1,255 @@
+//! A seed's story: who does what when, what breaks when, and the checks in between.
+
+use std::collections::BTreeMap;
+
+use mortise_protocol::engine::CommandKind;
+use mortise_protocol::identity::GroupId;
+use rand::seq::IndexedRandom;
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha12Rng;
+
+use super::actions::Action;
+use super::model::Model;
+use super::{Broken, Options};
+use crate::world::{Faults, PersonId, World};
+
+/// Steps of a scenario, at least.
+const STEPS: usize = 300;
+/// How often the world may move before the seed counts as stuck.
+const MAX_MOVES: u64 = 2_000_000;
+
+/// A scenario on its way.
+pub(super) struct Scenario {
+    pub(super) seed: u64,
+    pub(super) world: World,
+    pub(super) model: Model,
+    pub(super) rng: ChaCha12Rng,
+    pub(super) verbose: bool,
+    pub(super) steps_done: usize,
+    pub(super) groups: Vec<GroupId>,
+    pub(super) tokens: u64,
+    pub(super) joining: u64,
+    options: Options,
+    moves: u64,
+}
+
+impl Scenario {
+    pub(super) fn new(seed: u64, world: World, options: Options) -> Self {
+        let mut model = Model::new(&world);
+        model.verbose = options.verbose;
+        Self {
+            seed,
+            world,
+            model,
+            rng: ChaCha12Rng::seed_from_u64(!seed),
+            verbose: options.verbose,
+            steps_done: 0,
+            groups: Vec::new(),
+            tokens: 0,
+            joining: 0,
+            options,
+            moves: 0,
+        }
+    }
+
+    pub(super) fn run(&mut self) -> Result<(), Broken> {
+        self.world.disk.listen();
+        self.settle("at the beginning")?;
+        self.make_groups()?;
+        self.settle("with groups")?;
+        if let Some(plant) = self.options.plant {
+            plant.install(&mut self.world);
+        }
+        self.world.faults = self.draw_faults();
+        let steps = STEPS + self.rng.random_range(0..60);
+        let appointments = self.appointments(steps);
+        for step in 0..steps {
+            self.steps_done += 1;
+            self.check()?;
+            let action = match appointments.get(&step) {
+                Some(action) => *action,
+                None => self.draw_action(),
+            };
+            self.act(action)?;
+            let pause = self.draw_pause();
+            self.run_for(pause)?;
+        }
+        self.make_up()?;
+        self.finish()
+    }
+
+    /// What must happen in every seed, and roughly when.
+    fn appointments(&mut self, steps: usize) -> BTreeMap<usize, Action> {
+        let mut plan = BTreeMap::new();
+        let mut at = |from: usize, to: usize, action| {
+            let mut step = self.rng.random_range(steps * from / 100..steps * to / 100);
+            while plan.contains_key(&step) {
+                step += 1;
+            }
+            plan.insert(step, action);
+        };
+        at(5, 30, Action::Race);
+        at(5, 90, Action::RestartPerson);
+        at(10, 90, Action::PersonDisk);
+        at(10, 80, Action::PersonDisk);
+        at(10, 90, Action::RelayDisk);
+        at(10, 90, Action::RestartRelay);
+        at(10, 60, Action::Partition);
+        at(30, 60, Action::Order);
+        at(60, 90, Action::Order);
+        at(40, 95, Action::Race);
+        if self.seed % 3 == 0 {
+            at(5, 60, Action::InviteDevice);
+        }
+        plan
+    }
+
+    /// What chance has left out happens now, without other faults.
+    fn make_up(&mut self) -> Result<(), Broken> {
+        for _ in 0..20 {
+            let done = |kind: &str| {
+                let counts = self.counts();
+                counts.get(kind).copied().unwrap_or(0) > 0
+            };
+            let missing = if !done("orders") || !done("rotations") {
+                Some(Action::Order)
+            } else if !done("commit races") {
+                Some(Action::Race)
+            } else if !done("device store failures") {
+                Some(Action::PersonDisk)
+            } else {
+                None
+            };
+            let Some(action) = missing else { return Ok(()) };
+            self.world.heal();
+            self.wake_everybody();
+            self.settle("before what was left out")?;
+            self.act(action)?;
+            if action == Action::PersonDisk {
+                self.act(Action::Say)?;
+            }
+            self.run_for(15_000)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn wake_everybody(&mut self) {
+        for i in 0..self.world.people.len() {
+            if self.world.people[i].asleep {
+                self.world.wake(PersonId(i));
+            }
+        }
+    }
+
+    fn make_groups(&mut self) -> Result<(), Broken> {
+        let count = self.rng.random_range(3..=4);
+        for n in 0..count {
+            let creator = PersonId(self.rng.random_range(0..self.world.people.len()));
+            let mut users: Vec<_> = self.users();
+            let size = self.rng.random_range(2..=4);
+            users = users
+                .choose_multiple(&mut self.rng, size)
+                .copied()
+                .collect();
+            let name = format!("Group {n}");
+            self.world.command(
+                creator,
+                CommandKind::CreateGroup {
+                    name,
+                    members: users,
+                },
+            );
+            self.run_for(200)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn draw_faults(&mut self) -> Faults {
+        let pick = |rng: &mut ChaCha12Rng, list: &[f64]| *list.choose(rng).unwrap_or(&0.0);
+        Faults {
+            lose: pick(&mut self.rng, &[0.0, 0.0, 0.002, 0.01, 0.03]),
+            duplicate: pick(&mut self.rng, &[0.0, 0.0, 0.05, 0.2]),
+            reorder: self.rng.random_bool(0.5),
+            latency_ms: *[2, 20, 100, 400].choose(&mut self.rng).unwrap_or(&2),
+            doom_ms: *[500, 3_000, 12_000].choose(&mut self.rng).unwrap_or(&500),
+            half_open_ms: *[0, 0, 4_000].choose(&mut self.rng).unwrap_or(&0),
+            batch: self.rng.random_bool(0.5),
+        }
+    }
+
+    fn draw_pause(&mut self) -> u64 {
+        match self.rng.random_range(0..100) {
+            0..30 => self.rng.random_range(0..10),
+            30..70 => self.rng.random_range(0..150),
+            70..95 => self.rng.random_range(100..700),
+            _ => self.rng.random_range(1_000..12_000),
+        }
+    }
+
+    /// Holds the world against the model.
+    pub(super) fn check(&mut self) -> Result<(), Broken> {
+        self.moves += 1;
+        if self.moves > MAX_MOVES {
+            return Err(Broken::new(
+                "every quiet network converges",
+                "it never stops moving",
+            ));
+        }
+        self.model.check(&mut self.world)?;
+        let groups: Vec<GroupId> = self.model.logs.keys().copied().collect();
+        if groups.len() != self.groups.len() {
+            // In the order of creation, whatever their ids.
+            let new = groups.into_iter().filter(|g| !self.groups.contains(g));
+            let new: Vec<_> = new.collect();
+            self.groups.extend(new);
+        }
+        Ok(())
+    }
+
+    pub(super) fn run_for(&mut self, ms: u64) -> Result<(), Broken> {
+        let until = self.world.now_ms + ms;
+        while self.world.advance(until) {
+            self.check()?;
+        }
+        self.check()
+    }
+
+    /// Runs until the world is quiet.
+    pub(super) fn settle(&mut self, when: &str) -> Result<(), Broken> {
+        let limit = super::settle_limit(&self.world);
+        self.check()?;
+        while !self.world.is_quiet() {
+            if !self.world.advance(limit) {
+                let loud: Vec<_> = self
+                    .world
+                    .people
+                    .iter()
+                    .filter(|p| !p.is_quiet())
+                    .map(|p| p.name.clone())
+                    .collect();
+                let detail = format!("{when}: still busy after 10 minutes: {loud:?}");
+                return Err(Broken::new("every quiet network converges", detail));
+            }
+            self.check()?;
+        }
+        Ok(())
+    }
+
+    /// Coverage: what the world and the model have counted.
+    pub(super) fn counts(&self) -> BTreeMap<&'static str, u64> {
+        let mut counts = self.world.counts.clone();
+        counts.extend(self.model.counts.clone());
+        let crashes = self.world.people.iter().map(|p| p.crashes as u64).sum();
+        counts.insert("device store failures", crashes);
+        let starts: u64 = self.world.people.iter().map(|p| p.lives - 1).sum();
+        counts.insert("device restarts", starts);
+        counts.insert("texts", self.tokens);
+        counts
+    }
+
+    pub(super) fn tell(&self, what: impl FnOnce() -> String) {
+        if self.verbose {
+            eprintln!("{:>8} # {}", self.world.elapsed_ms(), what());
+        }
+    }
+}
