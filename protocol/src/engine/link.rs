@@ -29,15 +29,29 @@ const STOCK_LOW: u32 = 10;
 pub(super) enum Asked {
     Hello,
     FetchRoster,
-    AppendRoster,
+    /// The entry with this hash.
+    AppendRoster {
+        entry: Hash,
+    },
     PutSlots,
     FetchSlots,
     PublishKeyPackages,
-    ClaimKeyPackages { group: GroupId, intent: u64 },
-    Submit { group: GroupId, record: Hash },
-    Subscribe { group: GroupId, epoch: Epoch },
+    ClaimKeyPackages {
+        group: GroupId,
+        intent: u64,
+    },
+    Submit {
+        group: GroupId,
+        record: Hash,
+    },
+    Subscribe {
+        group: GroupId,
+        epoch: Epoch,
+    },
     FetchInbox,
-    OrderStatus { id: IntentId },
+    OrderStatus {
+        id: IntentId,
+    },
 }
 
 /// A subscription to one epoch of a group's log.
@@ -263,7 +277,7 @@ impl State {
             (Asked::FetchRoster, Response::Roster { entries, head }) => {
                 self.handle_roster_page(tx, &entries, head)
             }
-            (Asked::AppendRoster, Response::RosterAppended { head }) => {
+            (Asked::AppendRoster { .. }, Response::RosterAppended { head }) => {
                 self.handle_roster_appended(tx, head)
             }
             (Asked::FetchSlots, Response::Slots { slots }) => self.handle_slots(tx, &slots),
@@ -307,7 +321,7 @@ impl State {
                 self.handle_submit_refused(tx, group, record, refusal)
             }
             Asked::Subscribe { group, .. } => self.handle_subscribe_refused(tx, group, &refusal),
-            Asked::AppendRoster => self.handle_roster_refused(tx, refusal),
+            Asked::AppendRoster { entry } => self.handle_roster_refused(tx, entry, refusal),
             Asked::ClaimKeyPackages { group, .. } => {
                 self.claims.remove(&group);
                 self.retry_later();

@@ -167,9 +167,12 @@ impl State {
                 continue;
             }
             let bytes = VLByteVec::from(entry.bytes().to_vec());
+            let asked = Asked::AppendRoster {
+                entry: entry.hash(),
+            };
             job.signed = Some((entry, head));
             job.in_flight = true;
-            self.ask(Asked::AppendRoster, Request::AppendRoster { entry: bytes });
+            self.ask(asked, Request::AppendRoster { entry: bytes });
             return Ok(());
         }
         Ok(())
@@ -230,6 +233,8 @@ impl State {
             .roster_jobs
             .front()
             .and_then(|job| job.signed.as_ref())
+            // The answer may be to an earlier attempt, signed against another head.
+            .filter(|(entry, _)| entry.hash() == head.hash)
             .map(|(entry, _)| entry.bytes().to_vec());
         match entry {
             Some(bytes) => self.apply_entry(tx, &bytes),
@@ -240,9 +245,18 @@ impl State {
     pub(super) fn handle_roster_refused(
         &mut self,
         tx: &Tx<'_>,
+        entry: Hash,
         refusal: Refusal,
     ) -> Result<(), EngineError> {
-        let Some(job) = self.roster_jobs.front_mut() else {
+        let signed = |job: &&mut RosterJob| {
+            let signed = job.signed.as_ref();
+            signed.is_some_and(|(signed, _)| signed.hash() == entry)
+        };
+        let Some(job) = self.roster_jobs.front_mut().filter(signed) else {
+            // An earlier attempt; the one that counts has its own answer coming.
+            if let Refusal::RosterConflict { head } = refusal {
+                self.note_head(head);
+            }
             return Ok(());
         };
         match refusal {

@@ -1,6 +1,6 @@
 //! What can happen in one step of a scenario.
 
-use mortise_protocol::engine::CommandKind;
+use mortise_protocol::engine::{CommandKind, IntentId};
 use mortise_protocol::identity::{GroupId, UserId};
 use rand::Rng;
 use rand::seq::IndexedRandom;
@@ -202,6 +202,13 @@ impl Scenario {
         }
     }
 
+    /// Gives a command; whatever had its id before is over, as ids are only unique while something is going on.
+    pub(super) fn command(&mut self, who: PersonId, kind: CommandKind) -> IntentId {
+        let id = self.world.command(who, kind);
+        self.model.intents.remove(&(who, id));
+        id
+    }
+
     pub(super) fn say_in(&mut self, who: PersonId, group: GroupId) {
         self.tokens += 1;
         let token = format!("t{}", self.tokens);
@@ -242,8 +249,7 @@ impl Scenario {
                     return;
                 };
                 let users = vec![user];
-                self.world
-                    .command(who, CommandKind::AddMembers { group, users });
+                self.command(who, CommandKind::AddMembers { group, users });
             }
             return;
         }
@@ -310,8 +316,7 @@ impl Scenario {
             (members.choose(&mut self.rng), outside.choose(&mut self.rng))
         {
             let users = vec![*user];
-            self.world
-                .command(*who, CommandKind::AddMembers { group, users });
+            self.command(*who, CommandKind::AddMembers { group, users });
         }
     }
 
@@ -336,8 +341,7 @@ impl Scenario {
             }
             self.world.count("group removals");
             let user = *user;
-            self.world
-                .command(*who, CommandKind::RemoveMember { group, user });
+            self.command(*who, CommandKind::RemoveMember { group, user });
         }
     }
 
@@ -349,8 +353,7 @@ impl Scenario {
         let members: Vec<_> = users.choose_multiple(&mut self.rng, 3).copied().collect();
         if let Some(who) = self.anybody() {
             let name = format!("Later group {}", self.groups.len());
-            self.world
-                .command(who, CommandKind::CreateGroup { name, members });
+            self.command(who, CommandKind::CreateGroup { name, members });
         }
     }
 
@@ -359,8 +362,7 @@ impl Scenario {
             self.everybody(|s, p| s.is_awake(p) && s.world.people[p.0].conn.is_some() && p.0 != 0);
         if let Some(who) = members.choose(&mut self.rng) {
             let expires_at_ms = self.world.now_ms + 86_400_000;
-            self.world
-                .command(*who, CommandKind::InviteDevice { expires_at_ms });
+            self.command(*who, CommandKind::InviteDevice { expires_at_ms });
         }
         self.run_for(100)?;
         self.welcome_the_invited();
@@ -385,8 +387,7 @@ impl Scenario {
         let expires_at_ms = self.world.now_ms + 86_400_000;
         let awake = self.everybody(Self::is_awake);
         for who in awake.choose_multiple(&mut self.rng, 2) {
-            self.world
-                .command(*who, CommandKind::InviteDevice { expires_at_ms });
+            self.command(*who, CommandKind::InviteDevice { expires_at_ms });
         }
     }
 
@@ -435,6 +436,6 @@ impl Scenario {
                 self.say_in(target, group);
             }
         }
-        self.world.command(by, kind);
+        self.command(by, kind);
     }
 }

@@ -157,9 +157,7 @@ impl Scenario {
         let owner = PersonId(0);
         let orders: Vec<_> = self.model.roster.orders().iter().map(|o| o.seq).collect();
         for order in orders {
-            let id = self
-                .world
-                .command(owner, CommandKind::OrderStatus { order });
+            let id = self.command(owner, CommandKind::OrderStatus { order });
             self.settle("while the owner asks")?;
             let Some(groups) = self.model.statuses.get(&(owner, id)) else {
                 return Err(Broken::new(

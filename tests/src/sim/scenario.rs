@@ -152,7 +152,7 @@ impl Scenario {
                 .copied()
                 .collect();
             let name = format!("Group {n}");
-            self.world.command(
+            self.command(
                 creator,
                 CommandKind::CreateGroup {
                     name,

@@ -19,6 +19,7 @@ impl World {
     /// Takes the relay down, as SIGKILL would; what it had stored stays.
     pub fn stop_relay(&mut self) {
         self.relay = None;
+        self.disk.lose_last_batch();
         self.count("relay stops");
         for i in 0..self.people.len() {
             self.disconnect(PersonId(i));
