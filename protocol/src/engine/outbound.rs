@@ -371,29 +371,18 @@ impl State {
             if intent.in_flight {
                 continue;
             }
-<<<<<<< HEAD
-=======
             // What waits, and what is done now, must be told apart: nobody looks here again for the latter.
->>>>>>> main
             let waits = match intent.intent {
                 Intent::Send { content } if in_flight < WINDOW => {
                     in_flight += 1;
                     idle = false;
                     self.send_message(tx, work, number, content)?;
-<<<<<<< HEAD
-                    idle = false;
-=======
->>>>>>> main
                     false
                 }
                 Intent::Send { .. } => true,
                 Intent::Add { users } => self.pursue_add(tx, work, number, &users)?,
                 Intent::Remove { user } => self.pursue_remove(tx, work, number, user)?,
             };
-<<<<<<< HEAD
-            // An intent that is done already leaves nothing to wait for: nothing may come that looks here again.
-=======
->>>>>>> main
             if waits {
                 idle = false;
                 break;
