@@ -75,7 +75,12 @@ impl Story<'_> {
     }
 
     /// The attacks on the running relay.
-    pub(super) fn attack_live(&mut self, spoils: &mut Spoils, order: &Order) -> anyhow::Result<()> {
+    pub(super) fn attack_live(
+        &mut self,
+        spoils: &Spoils,
+        members: &[ProfileCopy],
+        order: &Order,
+    ) -> anyhow::Result<()> {
         self.attack_open_connections(spoils, order)?;
         self.attack_by_reconnecting(spoils)?;
         self.control_of_the_knock(members)?;
