@@ -40,6 +40,13 @@ impl State {
                 held_up = true;
                 break;
             }
+            if self.is_before_removal(tx, item)? {
+                if let Some(link) = &mut self.link {
+                    link.inbox_behind = Some((item.group, item.entry.seq));
+                }
+                held_up = true;
+                break;
+            }
             let inner = Tx::new(tx);
             match self.follow_welcome(&inner, item, body.ok(), s) {
                 Ok(group) => {
@@ -68,6 +75,26 @@ impl State {
         if let Some(link) = &mut self.link {
             // One more question tells the relay what has been dealt with.
             link.inbox_waiting = held_up || more || !items.is_empty();
+        }
+        Ok(())
+    }
+
+    /// Whether the log must be followed first: a member that was removed and added again learns of both in order.
+    fn is_before_removal(&self, tx: &Tx<'_>, item: &InboxItem) -> Result<bool, EngineError> {
+        let held: Option<GroupRow> = rows::load(tx, GROUPS, &item.group.0)?;
+        Ok(held.is_some_and(|row| is_behind(&row, item.entry.seq)))
+    }
+
+    /// Lets the inbox be read again once the log that it waits for has been followed.
+    pub(super) fn release_inbox(&mut self, tx: &Tx<'_>) -> Result<(), EngineError> {
+        let Some(link) = &mut self.link else {
+            return Ok(());
+        };
+        if let Some((group, seq)) = link.inbox_behind {
+            let held: Option<GroupRow> = rows::load(tx, GROUPS, &group.0)?;
+            if !held.is_some_and(|row| is_behind(&row, seq)) {
+                link.inbox_behind = None;
+            }
         }
         Ok(())
     }
@@ -171,4 +198,9 @@ impl State {
         }
         Ok(())
     }
+}
+
+/// Whether this device is still to learn what became of it before the record at `seq`.
+fn is_behind(row: &GroupRow, seq: LogSeq) -> bool {
+    row.status == GroupStatus::Active && row.cursor < seq
 }

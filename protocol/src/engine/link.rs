@@ -82,6 +82,8 @@ pub(super) struct Link {
     /// Records that the relay could not store just now.
     pub(super) refused: BTreeSet<Hash>,
     pub(super) inbox_waiting: bool,
+    /// The inbox waits until this group's log has been followed up to there.
+    pub(super) inbox_behind: Option<(GroupId, LogSeq)>,
     /// Groups whose log is read when others have been.
     waiting: BTreeSet<GroupId>,
     key_packages: Option<(u32, bool)>,
@@ -173,6 +175,7 @@ impl State {
             sent: BTreeSet::new(),
             refused: BTreeSet::new(),
             inbox_waiting: false,
+            inbox_behind: None,
             waiting: BTreeSet::new(),
             key_packages: None,
             slots_waiting: false,
@@ -364,6 +367,7 @@ impl State {
         let roster =
             link.relay_head.max(link.need_roster) > head && !link.asks(&Asked::FetchRoster);
         let inbox = link.inbox_waiting
+            && link.inbox_behind.is_none()
             && link.need_roster <= head
             && link.relay_head <= head
             && !link.asks(&Asked::FetchInbox);

@@ -193,6 +193,7 @@ impl State {
 
     /// Does whatever can be done now, and says when to look again.
     fn pump(&mut self, tx: &Tx<'_>) -> Result<(), EngineError> {
+        self.release_inbox(tx)?;
         self.pump_link();
         self.pump_roster(tx)?;
         // Work on one group may make another dirty, never the same one again without an input.
