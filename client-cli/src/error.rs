@@ -148,6 +148,14 @@ pub enum CliError {
     /// Roles, group admins, or the state of things.
     #[error("{0}")]
     NotAllowed(String),
+    /// Everybody may, and it is not possible as things stand; the text says what to do.
+    #[error("{what}")]
+    NotNow {
+        /// What stands in the way.
+        what: String,
+        /// What to do about it.
+        advice: &'static str,
+    },
     /// Over a limit.
     #[error("{0}")]
     TooLarge(String),
@@ -208,7 +216,7 @@ impl CliError {
             Self::Expelled | Self::JoinInterrupted => Exit::NotAdmitted,
             Self::Link(_) | Self::LinkRefused { .. } => Exit::Link,
             Self::Unknown { .. } | Self::Ambiguous { .. } => Exit::Unknown,
-            Self::NotAllowed(_) => Exit::NotAllowed,
+            Self::NotAllowed(_) | Self::NotNow { .. } => Exit::NotAllowed,
             Self::TooLarge(_) => Exit::TooLarge,
             Self::Refused(_) => Exit::Refused,
             Self::TimedOut { .. } => Exit::TimedOut,
@@ -270,6 +278,7 @@ impl CliError {
             Self::NotAllowed(_) => {
                 "ask somebody who may: an owner, an administrator, or an admin of the group"
             }
+            Self::NotNow { advice, .. } => advice,
             Self::TooLarge(_) => "send less at a time",
             Self::Refused(Refusal::Storage) => {
                 "the relay's operator must free some space; nothing was lost, try again then"
@@ -379,6 +388,18 @@ impl From<CommandError> for CliError {
             CommandError::UnknownUser => Self::Unknown {
                 what: "user",
                 given: "that was meant".into(),
+            },
+            CommandError::NoKeyPackages { .. } => Self::NotNow {
+                what: error.to_string(),
+                advice: "once they have joined and been online, add them with `mortise group add`",
+            },
+            CommandError::NoDirectoryKey => Self::NotNow {
+                what: error.to_string(),
+                advice: "try again when a colleague has been online",
+            },
+            CommandError::NotAMember | CommandError::Stopped { .. } => Self::NotNow {
+                what: error.to_string(),
+                advice: "`mortise read` still shows its history; a group admin can create another group",
             },
             CommandError::TooLong { .. } => Self::TooLarge(error.to_string()),
             CommandError::Refused(refusal) => refusal.into(),

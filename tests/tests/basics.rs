@@ -16,6 +16,9 @@ fn talk_and_remove(suite: u16) {
     assert_eq!(name.as_deref(), Some("Cy"));
     let group = world.group(bob, &[bob, cy, dot]);
     assert_eq!(world.view(cy, group).members.len(), 3);
+    for who in [ann, bob, cy, dot] {
+        assert!(world.people[who.0].engine().is_synced(), "{who:?}");
+    }
     world.say(cy, group, "hello");
     world.settle();
     world.say(bob, group, "hello yourself");

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mortise_protocol::engine::{CommandKind, Event};
+use mortise_protocol::wire::Refusal;
 use tokio::io::AsyncReadExt as _;
 use tokio::time::Instant;
 
@@ -128,7 +129,16 @@ impl Context {
                 reason: "--offline was given, and this needs the relay".into(),
             });
         }
-        self.session.wait_synced(self.timeout).await
+        match self.session.wait_synced(self.timeout).await {
+            // The relay answers; one group that cannot settle must not hold up an order.
+            Err(CliError::TimedOut { .. }) => {
+                self.out
+                    .note("not everything is caught up with; going on")
+                    .await;
+                Ok(())
+            }
+            other => other,
+        }
     }
 
     /// Who and what there is.
@@ -163,6 +173,7 @@ impl Context {
         kind: CommandKind,
         mut pick: impl FnMut(Event) -> Option<T>,
     ) -> Result<T, CliError> {
+        let survives_refusal = is_about_a_group(&kind);
         let mut pending = self.session.command(kind).await?;
         let until = Instant::now() + within;
         loop {
@@ -183,8 +194,25 @@ impl Context {
                         cause: Box::new(cause),
                     });
                 }
+                Err(cause @ CliError::Refused(Refusal::Storage)) if survives_refusal => {
+                    return Err(CliError::Queued {
+                        what,
+                        cause: Box::new(cause),
+                    });
+                }
                 Err(error) => return Err(error),
             }
         }
     }
+}
+
+/// Such a command stays when the relay cannot store it; one about the roster is given up.
+fn is_about_a_group(kind: &CommandKind) -> bool {
+    matches!(
+        kind,
+        CommandKind::CreateGroup { .. }
+            | CommandKind::AddMembers { .. }
+            | CommandKind::RemoveMember { .. }
+            | CommandKind::SendText { .. }
+    )
 }

@@ -2,7 +2,7 @@
 
 use clap::{Args, Subcommand};
 use mortise_protocol::engine::{CommandKind, Event, GroupStatusView, GroupView};
-use mortise_protocol::identity::{GroupId, UserId};
+use mortise_protocol::identity::UserId;
 
 use super::{Context, values};
 use crate::error::CliError;
@@ -100,8 +100,7 @@ async fn create(cx: &Context, name: String, users: &[String]) -> Result<(), CliE
                 created = Some(group);
                 alone.then_some(())
             }
-            Event::Appended { .. } | Event::Done { .. } => Some(()),
-            _ => None,
+            event => done(event),
         })
         .await;
     // The group may exist although its members could not be added: say so before the error.
@@ -120,7 +119,14 @@ async fn add(cx: &Context, group: &str, users: &[String]) -> Result<(), CliError
     let names = cx.names().await?;
     let group = names.find_group(group)?;
     let users = names.find_users(users)?;
-    change(cx, &names, group, CommandKind::AddMembers { group, users }).await
+    let report = Report::MembersAdded {
+        group: group.to_string(),
+        group_name: names.group(group),
+        users: users.iter().map(|user| names.person(*user)).collect(),
+    };
+    let kind = CommandKind::AddMembers { group, users };
+    cx.carry_out("the change", kind, done).await?;
+    cx.out.report(&report).await
 }
 
 async fn remove(cx: &Context, group: &str, user: &str) -> Result<(), CliError> {
@@ -128,33 +134,19 @@ async fn remove(cx: &Context, group: &str, user: &str) -> Result<(), CliError> {
     let names = cx.names().await?;
     let group = names.find_group(group)?;
     let user = names.find_user(user)?;
-    change(cx, &names, group, CommandKind::RemoveMember { group, user }).await
-}
-
-async fn change(
-    cx: &Context,
-    names: &Names,
-    group: GroupId,
-    kind: CommandKind,
-) -> Result<(), CliError> {
-    let seq = cx
-        .carry_out("the change", kind, |event| match event {
-            Event::Appended { seq, .. } => Some(Some(seq)),
-            // Nothing was left to change.
-            Event::Done { .. } => Some(None),
-            _ => None,
-        })
-        .await?;
-    let Some(seq) = seq else {
-        cx.out.note("there was nothing to change").await;
-        return Ok(());
-    };
-    let report = Report::Appended {
+    let kind = CommandKind::RemoveMember { group, user };
+    cx.carry_out("the change", kind, done).await?;
+    let report = Report::MemberRemoved {
         group: group.to_string(),
         group_name: names.group(group),
-        seq: seq.0,
+        user: user.to_string(),
+        name: names.user(user),
     };
     cx.out.report(&report).await
+}
+
+fn done(event: Event) -> Option<()> {
+    matches!(event, Event::Done { .. } | Event::Appended { .. }).then_some(())
 }
 
 async fn list(cx: &Context, all: bool) -> Result<(), CliError> {

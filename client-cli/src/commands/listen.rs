@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use mortise_protocol::engine::{Alarm, Event, HistoryRecord};
@@ -17,6 +18,8 @@ use crate::transport::TransportError;
 
 /// Lines that are asked for at a time.
 const PAGE: usize = 500;
+/// How old the list of names must be before it is asked for again because of a name that is missing.
+const NAMES_AGE: Duration = Duration::from_secs(2);
 
 /// Stay online: receive, rotate keys, serve the other commands
 #[derive(Debug, Args)]
@@ -37,6 +40,7 @@ pub(crate) struct Watch {
     session: Arc<Session>,
     out: Printer,
     names: Names,
+    names_at: Instant,
     /// Per group, the last line that was printed.
     printed: HashMap<GroupId, LogSeq>,
     announced: bool,
@@ -50,6 +54,7 @@ impl Watch {
     pub(crate) async fn new(session: Arc<Session>, out: Printer) -> Result<Self, CliError> {
         Ok(Self {
             names: Names::load(&session).await?,
+            names_at: Instant::now(),
             session,
             out,
             printed: HashMap::new(),
@@ -104,18 +109,18 @@ impl Watch {
                 Report::Listening
             }
             Event::Joined { group } => {
-                self.names = Names::load(&self.session).await?;
+                self.load_names().await?;
                 Report::GroupJoined {
                     group: group.to_string(),
                     group_name: self.names.group(group),
                 }
             }
             Event::RosterChanged { head } => {
-                self.names = Names::load(&self.session).await?;
+                self.load_names().await?;
                 Report::RosterChanged { seq: head.0 }
             }
             Event::DirectoryOpened => {
-                self.names = Names::load(&self.session).await?;
+                self.load_names().await?;
                 Report::NamesOpened
             }
             event => match unasked(&event, &self.session, &self.names).await? {
@@ -148,8 +153,10 @@ impl Watch {
         let unknown = record
             .user
             .is_some_and(|user| self.names.user(user).is_none());
-        if unknown || self.names.group(group).is_none() {
-            self.names = Names::load(&self.session).await?;
+        // Names that cannot be read yet are not looked for with every line.
+        let due = self.names_at.elapsed() >= NAMES_AGE;
+        if self.names.group(group).is_none() || unknown && due {
+            self.load_names().await?;
         }
         self.printed.insert(group, record.seq);
         self.out
@@ -157,9 +164,15 @@ impl Watch {
             .await
     }
 
+    async fn load_names(&mut self) -> Result<(), CliError> {
+        self.names = Names::load(&self.session).await?;
+        self.names_at = Instant::now();
+        Ok(())
+    }
+
     /// After the terminal was too slow for the events: the history has them all.
     async fn catch_up(&mut self) -> Result<(), CliError> {
-        self.names = Names::load(&self.session).await?;
+        self.load_names().await?;
         for (group, first) in self.session.first_lines().await? {
             let before = LogSeq(first.0.saturating_sub(1));
             self.printed.entry(group).or_insert(before);
@@ -252,7 +265,7 @@ async fn watch_line(mut status: watch::Receiver<Status>, out: Printer) -> CliErr
         }
         if now.expelled {
             // The event that says so comes first, unless this was known before the start.
-            tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+            tokio::time::sleep(Duration::from_secs(1)).await;
             return CliError::Expelled;
         }
         if told.as_ref() != Some(&now.link) {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use mortise_protocol::engine::{CommandKind, Event, OrderGroup};
 use mortise_protocol::identity::{GroupId, RosterSeq};
-use mortise_protocol::wire::GroupState;
+use mortise_protocol::wire::{GroupState, Refusal};
 use tokio::time::Instant;
 
 use super::Context;
@@ -65,7 +65,9 @@ async fn ask(
 fn is_passing(error: &CliError) -> bool {
     matches!(
         error,
-        CliError::Unreachable { .. } | CliError::TimedOut { .. }
+        CliError::Unreachable { .. }
+            | CliError::TimedOut { .. }
+            | CliError::Refused(Refusal::HelloFirst)
     )
 }
 

@@ -42,12 +42,7 @@ impl Send {
                 what: "there is nothing to send".into(),
             });
         }
-        // A relay that does not answer does not keep the message from being stored; it is not waited for twice.
-        let within = match cx.freshen().await?.finish() {
-            Ok(()) if !cx.offline => cx.timeout,
-            Err(error @ CliError::Expelled) => return Err(error),
-            Ok(()) | Err(_) => Duration::ZERO,
-        };
+        let within = time_left(cx).await?;
         let names = cx.names().await?;
         let group = names.find_group(&self.group)?;
         let kind = CommandKind::SendText { group, text };
@@ -63,5 +58,18 @@ impl Send {
             seq: seq.0,
         };
         cx.out.report(&report).await
+    }
+}
+
+/// Catches up; a relay that does not answer does not keep the message from being stored, and is not waited for
+/// twice.
+async fn time_left(cx: &Context) -> Result<Duration, CliError> {
+    if cx.offline {
+        return Ok(Duration::ZERO);
+    }
+    match cx.session.wait_synced(cx.timeout).await {
+        Ok(()) | Err(CliError::TimedOut { .. }) => Ok(cx.timeout),
+        Err(CliError::Unreachable { .. } | CliError::Fingerprint(_)) => Ok(Duration::ZERO),
+        Err(error) => Err(error),
     }
 }

@@ -201,6 +201,17 @@ pub enum Report {
         group: String,
         group_name: String,
     },
+    MembersAdded {
+        group: String,
+        group_name: Option<String>,
+        users: Vec<Person>,
+    },
+    MemberRemoved {
+        group: String,
+        group_name: Option<String>,
+        user: String,
+        name: Option<String>,
+    },
     Group {
         group: String,
         group_name: String,

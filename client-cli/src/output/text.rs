@@ -71,6 +71,25 @@ impl Report {
             Self::GroupCreated { group, group_name } => {
                 format!("created group {} ({})", one_line(group_name), short(group))
             }
+            Self::MembersAdded {
+                group,
+                group_name,
+                users,
+            } => format!(
+                "added to {}: {}",
+                named(group, group_name.as_deref()),
+                people(users)
+            ),
+            Self::MemberRemoved {
+                group,
+                group_name,
+                user,
+                name,
+            } => format!(
+                "removed from {}: {}",
+                named(group, group_name.as_deref()),
+                who(user, name.as_deref())
+            ),
             Self::Group {
                 group,
                 group_name,
@@ -79,9 +98,11 @@ impl Report {
                 members,
                 devices,
             } => format!(
-                "{}  {}  {status}, {members} members, {devices} devices, epoch {epoch}",
+                "{}  {}  {status}, {}, {}, epoch {epoch}",
                 short(group),
-                one_line(group_name)
+                one_line(group_name),
+                counted(*members, "member"),
+                counted(*devices, "device")
             ),
             Self::GroupInfo(info) => group_info_text(info),
             Self::Appended {
@@ -151,7 +172,8 @@ impl Report {
                 sealed,
                 waited_ms,
             } => format!(
-                "order {seq}: {groups} groups: {rotated} rotated, {clean} clean, {sealed} sealed, after {}.{:03} s",
+                "order {seq}: {}: {rotated} rotated, {clean} clean, {sealed} sealed, after {}.{:03} s",
+                counted(*groups, "group"),
                 waited_ms / 1000,
                 waited_ms % 1000
             ),
@@ -160,13 +182,6 @@ impl Report {
     }
 
     fn history_text(&self) -> String {
-        let people = |users: &[Person]| {
-            let names: Vec<_> = users
-                .iter()
-                .map(|p| who(&p.user, p.name.as_deref()))
-                .collect();
-            names.join(", ")
-        };
         let (line, what) = match self {
             Self::Message { line, text } => {
                 let by = line
@@ -209,11 +224,11 @@ fn user_text(user: &User) -> String {
     let me = if user.me { "  (you)" } else { "" };
     let name = one_line(user.person.name.as_deref().unwrap_or("?"));
     format!(
-        "{}  {name}  {}, {}, {} devices{me}",
+        "{}  {name}  {}, {}, {}{me}",
         short(&user.person.user),
         user.role,
         user.status,
-        user.devices
+        counted(user.devices, "device")
     )
 }
 
@@ -275,6 +290,10 @@ fn member_text(member: &report::Member) -> String {
     )
 }
 
+fn counted(n: usize, what: &str) -> String {
+    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
+}
+
 fn short(id: &str) -> &str {
     id.get(..SHORT).unwrap_or(id)
 }
@@ -285,6 +304,14 @@ fn named(id: &str, name: Option<&str>) -> String {
 
 fn who(user: &str, name: Option<&str>) -> String {
     named(user, name)
+}
+
+fn people(users: &[Person]) -> String {
+    let names: Vec<_> = users
+        .iter()
+        .map(|p| who(&p.user, p.name.as_deref()))
+        .collect();
+    names.join(", ")
 }
 
 /// A name cannot begin a new line.

@@ -25,6 +25,9 @@ pub enum AdmissionError {
     /// The entry that the link pins is not on the relay's roster: the wrong organisation, or a relay that lies.
     #[error("the relay's roster is not the one that the invitation was made on")]
     PinMismatch,
+    /// The relay shows a stranger only what an open invitation pins, and it does not show this.
+    #[error("it was used, has been withdrawn, or its user or whoever made it has left")]
+    LinkClosed,
     /// An answer that does not belong here.
     #[error("the relay gave an answer that was not asked for")]
     Unexpected,
@@ -176,6 +179,9 @@ impl Admission {
         match (response, &self.kind) {
             (Response::Refused(Refusal::RosterConflict { head }), Kind::Join { .. }) => {
                 Ok(AdmissionStep::Send(vec![self.add_device(head, now_ms)]))
+            }
+            (Response::Refused(Refusal::NotAdmitted), Kind::Join { .. }) => {
+                Err(AdmissionError::LinkClosed)
             }
             (Response::Refused(refusal), _) => Err(refusal.into()),
             (

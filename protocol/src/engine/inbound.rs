@@ -225,6 +225,10 @@ impl State {
         device: Option<DeviceId>,
     ) -> Result<(), EngineError> {
         self.pass(tx, group, record, row, true)?;
+        if let Some((number, outbox)) = own_record(tx, group, record)? {
+            // It was ours, and nobody follows it: what it was for is wanted again (REQ-089).
+            self.drop_outbox(tx, group, number, &outbox)?;
+        }
         let who = device.and_then(|d| Some((d, self.roster.device(d)?.user)));
         let kind = HistoryKind::Refused(violation.to_string());
         let event = write_history(tx, group, record, who, kind)?;
@@ -262,11 +266,7 @@ impl State {
         if record.epoch != row.epoch {
             return Err(Violation::BadHeader.into());
         }
-        let id = record.record_id();
-        let own = rows::of_group::<OutboxRow>(tx, OUTBOX, inbound.group)?
-            .into_iter()
-            .find(|(_, o)| o.record_id == id);
-        if let Some((number, outbox)) = own {
+        if let Some((number, outbox)) = own_record(tx, inbound.group, record)? {
             return self.follow_own(tx, inbound, number, &outbox, body);
         }
         match body {
@@ -289,6 +289,16 @@ impl State {
         body: &RecordBody,
     ) -> Result<(), Refused> {
         let group = inbound.group;
+        // What everybody else refuses does not count for its sender either.
+        match body {
+            RecordBody::Message(message) => {
+                self.check_header(tx, inbound, message.as_slice())?;
+            }
+            RecordBody::Commit(entry) => {
+                self.check_header(tx, inbound, entry.commit.as_slice())?;
+            }
+            RecordBody::Create { .. } | RecordBody::Attestation(_) => {}
+        }
         tx.delete(OUTBOX, rows::key(group, number));
         self.tell_appended(outbox, group, inbound.record.seq);
         let me = (self.identity.device, self.identity.user);
@@ -602,6 +612,20 @@ impl State {
         }
         Ok(())
     }
+}
+
+/// The outbox row that a record of the log fulfils, if it is this device's.
+fn own_record(
+    tx: &Tx<'_>,
+    group: GroupId,
+    record: &LogRecord,
+) -> Result<Option<(u64, OutboxRow)>, EngineError> {
+    let rows = rows::of_group::<OutboxRow>(tx, OUTBOX, group)?;
+    if rows.is_empty() {
+        return Ok(None);
+    }
+    let id = record.record_id();
+    Ok(rows.into_iter().find(|(_, row)| row.record_id == id))
 }
 
 /// The sender's roster head, if the record has one.

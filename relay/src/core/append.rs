@@ -91,8 +91,8 @@ pub enum Effect {
     },
 }
 
-/// Decides one submission, in exactly this order (REQ-055): the device is admitted; the group exists; not a
-/// duplicate; access is proven; the epoch is the head's; the record is well-formed; its roster is neither behind nor
+/// Decides one submission, in exactly this order (REQ-055): the device is admitted; not a duplicate; the
+/// group exists; access is proven; the epoch is the head's; the record is well-formed; its roster is neither behind nor
 /// another one; its own signatures hold. That a commit is the first for its epoch follows: an accepted one moves the
 /// head. Each refusal carries what the device needs to recover (REQ-047).
 ///
@@ -100,10 +100,10 @@ pub enum Effect {
 /// The [`Refusal`] of the first step that fails.
 pub fn decide(submission: &Submission, facts: &Facts<'_>) -> Result<Accepted, Refusal> {
     let appender = facts.appender.ok_or(Refusal::NotAdmitted)?;
-    let head = facts.head.ok_or(Refusal::UnknownGroup)?;
     if let Some(before) = facts.duplicate {
         return Ok(Accepted::Before(before));
     }
+    let head = facts.head.ok_or(Refusal::UnknownGroup)?;
     let epoch = prove_access(submission, facts.epoch, &appender.binding)?;
     if submission.epoch != head.epoch {
         return Err(Refusal::WrongEpoch {

@@ -66,13 +66,13 @@ impl Turn<'_> {
         Ok(appended(&entry))
     }
 
-    /// Entries after `after`; to a stranger one entry, if it is the head or what an open invitation pins (REQ-054).
+    /// Entries after `after`; to a stranger the one entry that an open invitation's link pins (REQ-054).
     pub(super) fn fetch_roster(&mut self, conn: ConnId, org: OrgId, after: RosterSeq) -> Answer {
         let roster = self.roster(org)?;
         let head = roster.head();
         let limit = if self.caller(conn).is_some() {
             limits::MAX_ROSTER_PAGE
-        } else if open_to_strangers(roster, after.next()) {
+        } else if pinned_by_link(roster, after.next()) {
             1
         } else {
             return Err(Refusal::NotAdmitted.into());
@@ -136,13 +136,13 @@ fn holds(roster: &Roster, entry: &SignedEntry) -> bool {
     roster.org() == entry.tbs().org && roster.hash_at(entry.tbs().seq) == Some(entry.hash())
 }
 
-/// Whether somebody who joins needs the entry at `seq`: the head, or the one before an Invite that is still open
-/// (REQ-020). Serving any entry, one by one, would show the whole roster to whoever knows the organisation's id.
-fn open_to_strangers(roster: &Roster, seq: RosterSeq) -> bool {
-    let pinned = roster
+/// Whether a link that can still be used pins the entry at `seq`: the one before its Invite (REQ-020).
+///
+/// Serving any entry, one by one, would show the whole roster to whoever knows the organisation's id.
+fn pinned_by_link(roster: &Roster, seq: RosterSeq) -> bool {
+    roster
         .invitations()
-        .any(|(_, i)| i.issued == seq.next() && i.status == InvitationStatus::Open);
-    pinned || seq == roster.head().seq
+        .any(|(_, i)| i.issued == seq.next() && i.status == InvitationStatus::Open)
 }
 
 fn entry_key(entry: &SignedEntry) -> Vec<u8> {

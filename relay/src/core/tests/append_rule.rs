@@ -59,12 +59,6 @@ fn the_steps_come_in_their_order() {
         mls_signature_key: device.mls.public(),
         binding: binding(conn),
     });
-    assert_eq!(decide(&garbage, &facts), Err(Refusal::UnknownGroup));
-    let (head_epoch, head_seq) = (Epoch(1), LogSeq(9));
-    facts.head = Some(LogHead {
-        seq: head_seq,
-        epoch: head_epoch,
-    });
     let before = AppendedRecord {
         seq: LogSeq(3),
         fence: RosterSeq(2),
@@ -74,6 +68,12 @@ fn the_steps_come_in_their_order() {
         ..facts
     };
     assert_eq!(decide(&garbage, &known), Ok(Accepted::Before(before)));
+    assert_eq!(decide(&garbage, &facts), Err(Refusal::UnknownGroup));
+    let (head_epoch, head_seq) = (Epoch(1), LogSeq(9));
+    facts.head = Some(LogHead {
+        seq: head_seq,
+        epoch: head_epoch,
+    });
     assert_eq!(decide(&garbage, &facts), Err(Refusal::AccessDenied));
     facts.epoch = Some(opening);
     assert_eq!(decide(&garbage, &facts), Err(Refusal::AccessDenied));
