@@ -48,20 +48,14 @@ pub enum Fault {
 }
 
 impl Fault {
-    /// Finds the store's error among the causes of the engine's.
+    /// What the engine's error means for whoever waits.
     pub(super) fn of(error: &EngineError) -> Self {
-        if let EngineError::Damaged { row } = error {
-            return Self::Corrupt(format!("{row} does not read"));
+        match error {
+            EngineError::Damaged { row } => Self::Corrupt(format!("{row} does not read")),
+            EngineError::Store(StoreError::Full) => Self::Full,
+            EngineError::Store(StoreError::Corrupt { reason }) => Self::Corrupt((*reason).into()),
+            other => Self::Other(other.to_string()),
         }
-        let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
-        while let Some(error) = cause {
-            match error.downcast_ref::<StoreError>() {
-                Some(StoreError::Full) => return Self::Full,
-                Some(StoreError::Corrupt { reason }) => return Self::Corrupt((*reason).into()),
-                _ => cause = error.source(),
-            }
-        }
-        Self::Other(error.to_string())
     }
 }
 
@@ -133,5 +127,21 @@ impl Status {
                 reason: format!("no answer within {after_ms} ms"),
             },
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::exit::Exit;
+
+    #[test]
+    fn a_full_disk_and_a_damaged_store_are_no_internal_errors() {
+        let exit = |error: EngineError| CliError::from(error).exit();
+        assert_eq!(exit(StoreError::Full.into()), Exit::DiskFull);
+        let reason = "a row";
+        assert_eq!(exit(StoreError::Corrupt { reason }.into()), Exit::Corrupt);
+        assert_eq!(exit(EngineError::Damaged { row: "x" }), Exit::Corrupt);
+        assert_eq!(exit(EngineError::Bug("x")), Exit::Internal);
     }
 }
