@@ -277,6 +277,7 @@ impl Loop {
             }
             status.synced = matches!(self.line, Line::Up(_)) && self.engine.is_synced();
             status.expelled = self.engine.is_expelled();
+            status.distrusted = self.engine.distrusts_relay().map(ToString::to_string);
             *status != before
         });
     }

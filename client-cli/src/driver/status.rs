@@ -19,6 +19,8 @@ pub struct Status {
     pub synced: bool,
     /// Whether the organisation has put this device out.
     pub expelled: bool,
+    /// What convicted the relay, if something did.
+    pub distrusted: Option<String>,
     /// What ended the session, if something did.
     pub fault: Option<Fault>,
 }
@@ -95,6 +97,7 @@ impl Status {
             },
             synced: false,
             expelled: false,
+            distrusted: None,
             fault: None,
         }
     }
@@ -106,6 +109,10 @@ impl Status {
         }
         if self.expelled {
             return Some(CliError::Expelled);
+        }
+        if let Some(reason) = &self.distrusted {
+            let reason = reason.clone();
+            return Some(CliError::Distrusted { reason });
         }
         match &self.link {
             Link::Down(

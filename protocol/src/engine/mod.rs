@@ -201,6 +201,11 @@ impl<S: Store> Engine<S> {
         self.state.expelled
     }
 
+    /// What convicted the relay in this session: it is not talked to any more.
+    pub fn distrusts_relay(&self) -> Option<&Alarm> {
+        self.state.distrusts_relay.as_ref()
+    }
+
     /// The number that two people compare aloud (REQ-018); `None` for an unknown user.
     pub fn safety_number(&self, other: UserId) -> Option<String> {
         let roster = &self.state.roster;
