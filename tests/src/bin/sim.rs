@@ -30,6 +30,9 @@ struct Arguments {
     /// One JSON object per line on stdout.
     #[arg(long)]
     json: bool,
+    /// Prints every frame of this person, by number, on stderr.
+    #[arg(long)]
+    watch: Option<usize>,
     /// Plants a bug, by its name in `sim::plants`, to see it caught.
     #[arg(long, value_parser = parse_plant)]
     plant: Option<Plant>,
@@ -65,6 +68,7 @@ fn main() -> ExitCode {
         suite: arguments.suite,
         plant: arguments.plant,
         verbose: arguments.seed.is_some(),
+        watch: arguments.watch,
     };
     let seeds = match arguments.seed {
         Some(seed) => seed..=seed,

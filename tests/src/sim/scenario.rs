@@ -54,6 +54,7 @@ impl Scenario {
 
     pub(super) fn run(&mut self) -> Result<(), Broken> {
         self.world.disk.listen();
+        self.world.watched = self.options.watch.map(PersonId);
         self.settle("at the beginning")?;
         self.make_groups()?;
         self.settle("with groups")?;

@@ -89,3 +89,17 @@ pub(super) fn clients_forget_orders(world: &mut World) {
         }));
     }
 }
+
+/// The first field of what an order asks of a group is whether it was rotated.
+pub(super) fn clients_claim_rotation(world: &mut World) {
+    for person in &mut world.people {
+        let disk = person.engine_mut().store_mut();
+        disk.tamper_with(Box::new(|writes| {
+            for write in writes.iter_mut().filter(|w| w.space == ORDERS) {
+                if let Some(rotated) = write.value.as_mut().and_then(|v| v.get_mut(1)) {
+                    *rotated = 1;
+                }
+            }
+        }));
+    }
+}
