@@ -38,3 +38,20 @@ impl ResetKeys {
         config
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The next process must know the connections of the last one, and nobody else's.
+    #[test]
+    fn the_keys_come_from_the_secret_alone() {
+        let token = |keys: &ResetKeys| sign(&keys.token, b"a connection id").as_ref().to_vec();
+        let (first, second) = (ResetKeys::derive(b"one"), ResetKeys::derive(b"one"));
+        assert_eq!(first.connection_id, second.connection_id);
+        assert_eq!(token(&first), token(&second));
+        let other = ResetKeys::derive(b"two");
+        assert_ne!(first.connection_id, other.connection_id);
+        assert_ne!(token(&first), token(&other));
+    }
+}

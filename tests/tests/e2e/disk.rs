@@ -103,10 +103,10 @@ fn a_relay_whose_disk_is_full_says_so_and_loses_nothing() -> anyhow::Result<()> 
     );
     // In a process of its own, and then once more behind what is queued.
     for text in ["by Bob, first", "by Bob, second"] {
-        let error = bob.fails(&["--timeout", "2", "send", TEAM, text], Exit::Refused)?;
+        let error = bob.fails(&["--timeout", "1", "send", TEAM, text], Exit::Refused)?;
         ensure!(error["queued"] == true, "{error}");
     }
-    let error = ann.fails(&["invite", "Cy"], Exit::Refused)?;
+    let error = ann.fails(&["--timeout", "1", "invite", "Cy"], Exit::Refused)?;
     ensure!(error["queued"] == false, "{error}");
     let mut status = Command::new(&stage.binaries.relay);
     status.args(["status", "--data"]).arg(&disk.path);
