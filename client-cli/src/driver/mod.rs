@@ -77,7 +77,8 @@ impl Session {
     #[must_use]
     pub fn start(engine: ClientEngine, connect_within: Duration, offline: bool) -> Self {
         let (requests, inbox) = mpsc::channel(REQUESTS);
-        let (status, watching) = watch::channel(Status::new(offline));
+        let (status, watching) =
+            watch::channel(Status::new(engine.relay().address.clone(), offline));
         let (events, first) = broadcast::channel(EVENTS);
         let mut state = Loop {
             engine,

@@ -11,6 +11,8 @@ use crate::transport::TransportError;
 /// How a session stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Status {
+    /// Where the relay is.
+    pub relay: String,
     /// The line to the relay.
     pub link: Link,
     /// Whether all that the relay had was dealt with, and nothing waits to be sent.
@@ -79,8 +81,9 @@ impl From<EngineError> for CliError {
 }
 
 impl Status {
-    pub(super) fn new(offline: bool) -> Self {
+    pub(super) fn new(relay: String, offline: bool) -> Self {
         Self {
+            relay,
             link: if offline {
                 Link::Offline
             } else {
@@ -123,9 +126,11 @@ impl Status {
             Link::Offline => CliError::Unreachable {
                 reason: "--offline was given".into(),
             },
-            Link::Connecting => CliError::Unreachable {
-                reason: format!("no answer within {after_ms} ms"),
-            },
+            Link::Connecting => TransportError::Unreachable {
+                address: self.relay.clone(),
+                after_ms,
+            }
+            .into(),
         }
     }
 }

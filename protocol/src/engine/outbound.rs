@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use rand::RngCore as _;
 
+use super::inbound::roster_seq_of;
 use super::link::{Asked, CREDIT};
 use super::rows::{
     self, GROUPS, GroupRow, GroupStatus, INTENTS, Intent, IntentRow, ORDERS, OUTBOX, OrderRow,
@@ -15,7 +16,7 @@ use crate::group::{
     Changes, Group, GroupPolicy, MlsProvider, ReadKeyPackage, read_key_package, validate,
 };
 use crate::identity::{
-    DeviceId, Epoch, GroupId, Hash, LogSeq, RosterSeq, UserId, encode, hash, sha256,
+    DeviceId, Epoch, GroupId, Hash, LogSeq, RosterSeq, UserId, decode, encode, hash, sha256,
 };
 use crate::store::Tx;
 use crate::wire::aad::AuthenticatedData;
@@ -173,8 +174,14 @@ impl State {
         if self.must_rotate(tx, &mut work)? {
             return Ok(false);
         }
-        let in_flight = outbox.iter().filter(|(_, o)| !o.acked).count();
-        let idle = self.pursue_intents(tx, &mut work, in_flight)?;
+        let open = || outbox.iter().filter(|(_, o)| !o.acked).map(|(_, o)| o);
+        let window = if open().any(|o| is_older(o, head)) {
+            // `s` never falls per leaf: what is undecided could still enter the log after what is made now.
+            0
+        } else {
+            WINDOW.saturating_sub(open().count())
+        };
+        let idle = self.pursue_intents(tx, &mut work, window)?;
         let attested = self.attest(tx, &mut work)?;
         if idle && attested {
             self.refresh(tx, &mut work)?;
@@ -188,7 +195,9 @@ impl State {
     /// Whether the cursor has reached the end of the log; asks for what is missing.
     fn is_caught_up(&mut self, work: &Work<'_>, access_key: &crate::identity::SigningKey) -> bool {
         let (id, row) = (work.id, &*work.row);
-        let Some(link) = &mut self.link else {
+        let head = self.roster.head().seq;
+        // Records that need a newer roster come again when it is here: asking before that would be asking for ever.
+        let Some(link) = self.link.as_mut().filter(|l| l.need_roster <= head) else {
             return false;
         };
         let sub = link.subs.get_mut(&id).filter(|sub| sub.epoch == row.epoch);
@@ -364,7 +373,7 @@ impl State {
         &mut self,
         tx: &Tx<'_>,
         work: &mut Work<'_>,
-        mut in_flight: usize,
+        mut window: usize,
     ) -> Result<bool, EngineError> {
         let mut idle = true;
         for (number, intent) in rows::of_group::<IntentRow>(tx, INTENTS, work.id)? {
@@ -373,8 +382,8 @@ impl State {
             }
             // What waits, and what is done now, must be told apart: nobody looks here again for the latter.
             let waits = match intent.intent {
-                Intent::Send { content } if in_flight < WINDOW => {
-                    in_flight += 1;
+                Intent::Send { content } if window > 0 => {
+                    window -= 1;
                     idle = false;
                     self.send_message(tx, work, number, content)?;
                     false
@@ -888,4 +897,13 @@ impl State {
         }
         Ok(())
     }
+}
+
+/// Whether a message was made on an older roster than `head`.
+fn is_older(outbox: &OutboxRow, head: RosterSeq) -> bool {
+    outbox.kind == OutboxKind::Message
+        && decode(&outbox.payload)
+            .ok()
+            .and_then(|body| roster_seq_of(&body))
+            .is_some_and(|s| s < head)
 }

@@ -402,7 +402,10 @@ impl State {
     fn note_order(&mut self, tx: &Tx<'_>, order: &Order) -> Result<(), EngineError> {
         for group in self.group_ids(tx)? {
             let row: Option<GroupRow> = rows::load(tx, GROUPS, &group.0)?;
-            if row.is_some_and(|row| row.status == GroupStatus::Active) {
+            // A group of our own may be older than the order even if its acknowledgement is not here yet.
+            let lives =
+                |row: GroupRow| matches!(row.status, GroupStatus::Active | GroupStatus::Creating);
+            if row.is_some_and(lives) {
                 rows::put(
                     tx,
                     ORDERS,

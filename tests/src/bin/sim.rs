@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use clap::Parser;
+use mortise_tests::sim::plants::Plant;
 use mortise_tests::sim::{self, Options, Outcome};
 
 /// Runs seeds of the simulated world and holds each against the reference model.
@@ -15,7 +16,7 @@ use mortise_tests::sim::{self, Options, Outcome};
 #[command(name = "mortise-sim")]
 struct Arguments {
     /// How many seeds to run.
-    #[arg(long, default_value_t = 24)]
+    #[arg(long, default_value_t = 24, value_parser = clap::value_parser!(u64).range(1..))]
     seeds: u64,
     /// The first seed.
     #[arg(long, default_value_t = 1)]
@@ -29,6 +30,12 @@ struct Arguments {
     /// One JSON object per line on stdout.
     #[arg(long)]
     json: bool,
+    /// Prints every frame of this person, by number, on stderr.
+    #[arg(long)]
+    watch: Option<usize>,
+    /// Plants a bug, by its name in `sim::plants`, to see it caught.
+    #[arg(long, value_parser = parse_plant)]
+    plant: Option<Plant>,
     /// Seeds at the same time; by default one per processor.
     #[arg(long)]
     threads: Option<usize>,
@@ -40,6 +47,11 @@ fn parse_suite(text: &str) -> Result<u16, String> {
         "0x004f" | "79" => Ok(mortise_protocol::group::SUITE_HYBRID),
         _ => Err("0x0001 or 0x004F".into()),
     }
+}
+
+fn parse_plant(text: &str) -> Result<Plant, String> {
+    let found = Plant::ALL.into_iter().find(|p| format!("{p:?}") == text);
+    found.ok_or_else(|| format!("one of {:?}", Plant::ALL))
 }
 
 /// What all seeds together have covered.
@@ -54,12 +66,12 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let options = Options {
         suite: arguments.suite,
-        plant: None,
+        plant: arguments.plant,
         verbose: arguments.seed.is_some(),
+        watch: arguments.watch,
     };
     let seeds = match arguments.seed {
         Some(seed) => seed..=seed,
-        None if arguments.seeds == 0 => 1..=0,
         None => arguments.from..=arguments.from.saturating_add(arguments.seeds - 1),
     };
     let threads = arguments

@@ -2,6 +2,7 @@
 
 use mortise_protocol::engine::{CommandKind, IntentId};
 use mortise_protocol::identity::{GroupId, UserId};
+use mortise_protocol::roster::Role;
 use rand::Rng;
 use rand::seq::IndexedRandom;
 
@@ -63,7 +64,7 @@ const WEIGHTS: [(Action, u32); 20] = [
     (Action::AddMembers, 20),
     (Action::RemoveMember, 15),
     (Action::CreateGroup, 4),
-    (Action::RosterRace, 4),
+    (Action::RosterRace, 10),
 ];
 
 impl Scenario {
@@ -384,10 +385,18 @@ impl Scenario {
 
     /// Two who may change the roster do so at the same moment.
     fn roster_race(&mut self) {
-        let expires_at_ms = self.world.now_ms + 86_400_000;
-        let awake = self.everybody(Self::is_awake);
-        for who in awake.choose_multiple(&mut self.rng, 2) {
-            self.command(*who, CommandKind::InviteDevice { expires_at_ms });
+        for by in [PersonId(0), PersonId(1)] {
+            let users: Vec<_> = self.users().into_iter().skip(2).collect();
+            let role = if self.rng.random_bool(0.5) {
+                Role::Supervisor
+            } else {
+                Role::Member
+            };
+            if let Some(user) = users.choose(&mut self.rng).copied()
+                && self.is_awake(by)
+            {
+                self.command(by, CommandKind::SetRole { user, role });
+            }
         }
     }
 

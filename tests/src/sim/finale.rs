@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use mortise_protocol::engine::{CommandKind, HistoryKind};
-use mortise_protocol::identity::{GroupId, LogSeq};
+use mortise_protocol::identity::{GroupId, LogSeq, RosterSeq};
 use mortise_protocol::wire::GroupState;
 
 use super::Broken;
@@ -175,6 +175,10 @@ impl Scenario {
                     GroupState::Clean => "groups clean",
                 };
                 *self.model.counts.entry(told).or_default() += 1;
+                if row.state == GroupState::Rotated && !self.was_rotated(row.group, order) {
+                    let detail = format!("{:?} was not rotated for {order}", row.group);
+                    return Err(Broken::new("who attests tells the truth", detail));
+                }
                 if row.state == GroupState::Sealed && !members.is_empty() {
                     let detail = format!("{:?} is sealed for {order}", row.group);
                     return Err(Broken::new("the owner is told", detail));
@@ -182,5 +186,27 @@ impl Scenario {
             }
         }
         Ok(())
+    }
+
+    /// Whether a commit has taken a device of the order out of the group's tree.
+    fn was_rotated(&self, group: GroupId, order: RosterSeq) -> bool {
+        let Some(order) = self.model.roster.order(order) else {
+            return false;
+        };
+        let head = self.model.head_epoch(group).0;
+        (0..head).any(|epoch| {
+            let (before, after) = (
+                self.model.tree(group, epoch),
+                self.model.tree(group, epoch + 1),
+            );
+            match (before, after) {
+                (Some(before), Some(after)) => order
+                    .devices
+                    .iter()
+                    .any(|d| before.contains(d) && !after.contains(d)),
+                // Nobody who is left has seen one of the two.
+                _ => true,
+            }
+        })
     }
 }

@@ -55,6 +55,8 @@ pub struct Options {
     pub plant: Option<Plant>,
     /// Print what happens.
     pub verbose: bool,
+    /// Print every frame of this person, by number.
+    pub watch: Option<usize>,
 }
 
 /// What came of a seed.

@@ -27,6 +27,8 @@ pub enum Plant {
     ClientForgetsHistory,
     /// A client does not write down what an order asks of it: it never attests.
     ClientsForgetOrders,
+    /// A client claims that a group was rotated when it was clean all along.
+    ClientsClaimRotation,
     /// The relay tells members that records carry the fence from before an order.
     LiarLowersFence,
     /// The relay delivers two records in another order to one member.
@@ -49,7 +51,7 @@ pub enum Plant {
 
 impl Plant {
     /// Every planted bug.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::RelayForgetsDuplicates,
         Self::RelayLosesLastBatch,
         Self::RelayForgetsInboxes,
@@ -59,6 +61,7 @@ impl Plant {
         Self::ClientForgetsLogHashes,
         Self::ClientForgetsHistory,
         Self::ClientsForgetOrders,
+        Self::ClientsClaimRotation,
         Self::LiarLowersFence,
         Self::LiarSwapsRecords,
         Self::LiarWithholdsMessage,
@@ -82,6 +85,7 @@ impl Plant {
             Self::ClientForgetsLogHashes => disks::client_forgets(world, disks::LOG_HASHES),
             Self::ClientForgetsHistory => disks::client_forgets(world, disks::HISTORY),
             Self::ClientsForgetOrders => disks::clients_forget_orders(world),
+            Self::ClientsClaimRotation => disks::clients_claim_rotation(world),
             Self::LiarLowersFence => world.liar = Some(Box::new(liars::LowersFence)),
             Self::LiarSwapsRecords => world.liar = Some(Box::new(liars::Swaps::default())),
             Self::LiarWithholdsMessage => {

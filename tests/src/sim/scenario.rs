@@ -54,6 +54,7 @@ impl Scenario {
 
     pub(super) fn run(&mut self) -> Result<(), Broken> {
         self.world.disk.listen();
+        self.world.watched = self.options.watch.map(PersonId);
         self.settle("at the beginning")?;
         self.make_groups()?;
         self.settle("with groups")?;
@@ -98,7 +99,7 @@ impl Scenario {
         at(30, 60, Action::Order);
         at(60, 90, Action::Order);
         at(40, 95, Action::Race);
-        if self.seed % 3 == 0 {
+        if self.seed.is_multiple_of(3) {
             at(5, 60, Action::InviteDevice);
         }
         plan

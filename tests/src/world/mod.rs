@@ -75,6 +75,8 @@ pub struct World {
     pub served: Vec<Served>,
     /// A hash over who did what when: equal for equal seeds.
     pub trace: u64,
+    /// Whose frames are printed on stderr.
+    pub watched: Option<PersonId>,
     started_ms: u64,
     config: CoreConfig,
     network: Network,
@@ -110,6 +112,7 @@ impl World {
             counts: BTreeMap::new(),
             served: Vec::new(),
             trace: 0,
+            watched: None,
             started_ms: now_ms,
             config,
             network: Network::default(),

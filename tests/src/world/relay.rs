@@ -237,12 +237,22 @@ impl World {
             Some(Flight::ToDevice { conn, frame, .. }) => {
                 if let Some(id) = self.network.owner(conn) {
                     self.note("frame", id.0 as u64);
+                    self.watch(id, "<-", &frame);
                     let wishes = self.people[id.0].frame(self.now_ms, frame);
                     self.take_wishes(id, wishes);
                 }
             }
             Some(Flight::Gone { conn }) => self.relay_step(vec![Input::Disconnected { conn }]),
             None => {}
+        }
+    }
+
+    fn watch(&self, id: PersonId, way: &str, frame: &impl std::fmt::Debug) {
+        const COLUMNS: usize = 300;
+        if self.watched == Some(id) {
+            let text: String = format!("{frame:?}").chars().take(COLUMNS).collect();
+            let (elapsed, conn) = (self.elapsed_ms(), self.people[id.0].conn);
+            eprintln!("{elapsed:>8} {way} {conn:?} {text}");
         }
     }
 
@@ -273,6 +283,7 @@ impl World {
         for wish in wishes {
             match wish {
                 Wish::Send(frame) => {
+                    self.watch(id, "->", &frame);
                     if let Some(conn) = self.people[id.0].conn {
                         let stream = stream_of(&frame);
                         self.send(Flight::ToRelay {

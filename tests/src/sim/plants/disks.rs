@@ -75,7 +75,7 @@ pub(super) fn client_forgets(world: &mut World, space: Space) {
                 let hit = write.space == space && write.value.is_some();
                 seen += u64::from(hit);
                 // Now and then only: a bug that shows at once is no test of the model.
-                !hit || seen % 5 != 0
+                !hit || !seen.is_multiple_of(5)
             });
         }));
     }
@@ -86,6 +86,20 @@ pub(super) fn clients_forget_orders(world: &mut World) {
         let disk = person.engine_mut().store_mut();
         disk.tamper_with(Box::new(|writes| {
             writes.retain(|w| w.space != ORDERS || w.value.is_none());
+        }));
+    }
+}
+
+/// The first field of what an order asks of a group is whether it was rotated.
+pub(super) fn clients_claim_rotation(world: &mut World) {
+    for person in &mut world.people {
+        let disk = person.engine_mut().store_mut();
+        disk.tamper_with(Box::new(|writes| {
+            for write in writes.iter_mut().filter(|w| w.space == ORDERS) {
+                if let Some(rotated) = write.value.as_mut().and_then(|v| v.get_mut(1)) {
+                    *rotated = 1;
+                }
+            }
         }));
     }
 }

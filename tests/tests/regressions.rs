@@ -1,0 +1,159 @@
+//! What the simulation has found once, each as a story of its own.
+
+use mortise_protocol::engine::{CommandKind, Event, GroupStatusView, Input, Output};
+use mortise_protocol::group::SUITE_CLASSICAL;
+use mortise_protocol::roster::Role;
+use mortise_protocol::wire::{
+    ClientToRelay, Push, Refusal, RelayToClient, Request, RequestId, Response, RosterHead,
+};
+use mortise_tests::world::{Liar, PersonId, World};
+
+fn no_alarms(world: &World) {
+    for i in 0..world.people.len() {
+        assert_eq!(world.alarms(PersonId(i)).next(), None);
+    }
+}
+
+/// An intent that is done left its group waiting for ever.
+#[test]
+fn who_has_made_a_group_is_synced() {
+    let (mut world, people) = World::with_people(1, SUITE_CLASSICAL, &["Ann", "Bob"]);
+    let began = world.now_ms;
+    world.group(people[0], &people[1..]);
+    assert!(world.is_quiet());
+    assert!(world.now_ms < began + 5_000);
+}
+
+/// A Welcome for a group whose removal commit was not read yet was refused, and the member was out for good.
+#[test]
+fn removed_and_added_again_while_away() {
+    let (mut world, people) = World::with_people(1, SUITE_CLASSICAL, &["Ann", "Bob", "Cy"]);
+    let [ann, bob, cy] = people[..] else {
+        panic!("three people")
+    };
+    let group = world.group(ann, &[bob, cy]);
+    for round in 0..2 {
+        world.put_to_sleep(cy);
+        let user = world.people[cy.0].user();
+        for _ in 0..=round {
+            world.command(ann, CommandKind::RemoveMember { group, user });
+            world.settle();
+            let users = vec![user];
+            world.command(ann, CommandKind::AddMembers { group, users });
+            world.settle();
+        }
+        let text = format!("welcome back {round}");
+        world.say(bob, group, &text);
+        world.settle();
+        world.wake(cy);
+        world.settle();
+        no_alarms(&world);
+        assert_eq!(world.view(cy, group).status, GroupStatusView::Active);
+        assert_eq!(world.view(cy, group).epoch, world.view(ann, group).epoch);
+        assert_eq!(world.texts(cy, group).last(), Some(&text));
+    }
+}
+
+/// The entry that an engine sends, and in which question.
+fn sent_entry(outputs: &[Output]) -> Option<(RequestId, Vec<u8>)> {
+    outputs.iter().find_map(|output| match output {
+        Output::Send(ClientToRelay {
+            id,
+            request: Request::AppendRoster { entry },
+        }) => Some((*id, entry.as_slice().to_vec())),
+        _ => None,
+    })
+}
+
+/// The refusal of an entry came when the next one had been signed already: that one was signed a second time, the
+/// relay's answer to the first was taken for the second's, and a relay that was honest stood accused.
+#[test]
+fn a_late_refusal_of_a_roster_entry() {
+    let (mut world, people) = World::with_people(1, SUITE_CLASSICAL, &["Ann", "Bob"]);
+    let (ann, bob) = (people[0], people[1]);
+    let now = world.now_ms;
+    world.people[bob.0].deaf_until_ms = u64::MAX;
+    let engine = world.people[bob.0].engine_mut();
+    let id = engine.next_intent();
+    let expires_at_ms = now + 86_400_000;
+    let kind = CommandKind::InviteDevice { expires_at_ms };
+    let command = Input::Command(mortise_protocol::engine::Command { id, kind });
+    let outputs = engine.handle(now, command).expect("a step");
+    let (first, _) = sent_entry(&outputs).expect("an entry");
+    let user = world.people[bob.0].user();
+    let role = Role::Supervisor;
+    world.command(ann, CommandKind::SetRole { user, role });
+    world.run_until(now + 100);
+    let roster = world.people[ann.0].engine();
+    let entries = roster.roster_entries().expect("entries");
+    let head = roster.roster().head();
+    let entry = entries.last().expect("an entry").clone().into();
+    let positions = Vec::new();
+    let push = RelayToClient::Push(Push::RosterEntry { entry, positions });
+    let engine = world.people[bob.0].engine_mut();
+    let outputs = engine.handle(now + 1, Input::Frame(push)).expect("a step");
+    let (second, bytes) = sent_entry(&outputs).expect("signed again");
+    let late = RelayToClient::Response {
+        id: first,
+        response: Response::Refused(Refusal::RosterConflict { head }),
+    };
+    let outputs = engine.handle(now + 2, Input::Frame(late)).expect("a step");
+    assert!(sent_entry(&outputs).is_none(), "signed a third time");
+    let entry = mortise_protocol::roster::SignedEntry::parse(&bytes).expect("an entry");
+    let RosterHead { seq, hash } = entry.head();
+    let answer = RelayToClient::Response {
+        id: second,
+        response: Response::RosterAppended {
+            head: RosterHead { seq, hash },
+        },
+    };
+    let outputs = engine
+        .handle(now + 3, Input::Frame(answer))
+        .expect("a step");
+    let events = outputs.iter().filter_map(|output| match output {
+        Output::Event(event) => Some(event),
+        _ => None,
+    });
+    let events: Vec<_> = events.collect();
+    assert!(events.iter().any(|e| matches!(e, Event::Invited { .. })));
+    assert!(!events.iter().any(|e| matches!(e, Event::Alarm(_))));
+}
+
+/// Keeps every roster entry from one member.
+struct HidesRoster(PersonId);
+
+impl Liar for HidesRoster {
+    fn answer(&mut self, to: PersonId, frame: &mut RelayToClient) -> bool {
+        let roster = matches!(
+            frame,
+            RelayToClient::Push(Push::RosterEntry { .. })
+                | RelayToClient::Response {
+                    response: Response::Roster { .. },
+                    ..
+                }
+        );
+        to != self.0 || !roster
+    }
+}
+
+/// A record that needed a roster which did not come was asked for again and again, as fast as the line allows.
+#[test]
+fn a_hidden_roster_causes_no_storm() {
+    let (mut world, people) = World::with_people(1, SUITE_CLASSICAL, &["Ann", "Bob", "Cy"]);
+    let group = world.group(people[0], &people[1..]);
+    world.liar = Some(Box::new(HidesRoster(people[2])));
+    let user = world.people[people[1].0].user();
+    let role = Role::Supervisor;
+    world.command(people[0], CommandKind::SetRole { user, role });
+    let until = world.now_ms + 100;
+    world.run_until(until);
+    world.say(people[0], group, "based on the new roster");
+    let before = world.counts["subscribes"];
+    let until = world.now_ms + 5_000;
+    world.run_until(until);
+    assert!(world.counts["subscribes"] - before < 10);
+    world.liar = None;
+    world.settle();
+    assert_eq!(world.texts(people[2], group).len(), 1);
+    no_alarms(&world);
+}
