@@ -50,6 +50,10 @@ fn connect(path: &Path, key: &DatabaseKey) -> Result<Connection, CliError> {
     connection
         .pragma_update(None, "key", key.dangerous_pragma().as_str())
         .map_err(StoreError::from)?;
+    // The first look: whether the key fits, and whether there is room for the files beside the database.
+    connection
+        .query_row("SELECT count(*) FROM sqlite_master", [], |_| Ok(()))
+        .map_err(SqliteStore::explain_opening)?;
     Ok(connection)
 }
 

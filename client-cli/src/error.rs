@@ -96,6 +96,13 @@ pub enum CliError {
     #[error("{0}")]
     Fingerprint(TransportError),
 
+    /// It shows what no honest relay shows.
+    #[error("{reason}")]
+    Distrusted {
+        /// What convicts it.
+        reason: String,
+    },
+
     /// After an order.
     #[error(
         "{sealed} of {groups} groups are still sealed: none of their members has been online since the order"
@@ -212,6 +219,7 @@ impl CliError {
             Self::DiskFull => Exit::DiskFull,
             Self::Unreachable { .. } => Exit::Unreachable,
             Self::Fingerprint(_) => Exit::Fingerprint,
+            Self::Distrusted { .. } => Exit::Distrusted,
             Self::Sealed { .. } => Exit::Sealed,
             Self::Expelled | Self::JoinInterrupted => Exit::NotAdmitted,
             Self::Link(_) | Self::LinkRefused { .. } => Exit::Link,
@@ -259,6 +267,9 @@ impl CliError {
             Self::Fingerprint(_) => {
                 "do not go on: ask the relay's operator, over another channel, which key it has"
             }
+            Self::Distrusted { .. } => {
+                "do not go on: nothing more is sent to it; compare `mortise roster verify` with colleagues, and tell the relay's operator"
+            }
             Self::Sealed { .. } => {
                 "nothing needs doing: each finishes by itself when one of its members comes online, and nothing can be sent there before"
             }
@@ -286,6 +297,9 @@ impl CliError {
             Self::Refused(Refusal::Clock { .. }) => "set this machine's clock",
             Self::Refused(_) => "try again; if it stays, tell the relay's operator",
             Self::TimedOut { .. } => "try again, with a larger --timeout if the network is slow",
+            Self::Queued { cause, .. } if matches!(**cause, Self::Refused(Refusal::Storage)) => {
+                "do not repeat it: once the relay's operator has freed some space, the next command, or `mortise listen`, delivers it"
+            }
             Self::Queued { .. } => {
                 "do not repeat it: the next command, or `mortise listen`, delivers it"
             }

@@ -40,11 +40,13 @@ pub enum Exit {
     TimedOut = 16,
     /// The `mortise listen` that holds the profile ended or does not answer.
     Daemon = 17,
+    /// The relay has shown what no honest relay shows.
+    Distrusted = 18,
 }
 
 impl Exit {
     /// Every code, in order.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::Ok,
         Self::Internal,
         Self::Usage,
@@ -63,6 +65,7 @@ impl Exit {
         Self::Refused,
         Self::TimedOut,
         Self::Daemon,
+        Self::Distrusted,
     ];
 
     /// The number that the shell sees.
@@ -93,6 +96,7 @@ impl Exit {
             Self::Refused => "refused",
             Self::TimedOut => "timed_out",
             Self::Daemon => "daemon",
+            Self::Distrusted => "distrusted",
         }
     }
 
@@ -118,6 +122,7 @@ impl Exit {
             Self::Refused => "the relay refused, or its disk is full",
             Self::TimedOut => "not done in time; what is queued stays queued",
             Self::Daemon => "the `mortise listen` on this profile ended or does not answer",
+            Self::Distrusted => "the relay has shown a roster that is forged or not the only one",
         }
     }
 

@@ -118,7 +118,10 @@ fn read_header(path: &Path) -> Result<Header, CliError> {
     if !path.exists() {
         return Err(corrupt("it is missing"));
     }
-    let text = read_limited(path, MAX_HEADER_BYTES)?;
+    let text = match read_limited(path, MAX_HEADER_BYTES) {
+        Err(CliError::TooLarge(_)) => return Err(corrupt("it is far too long")),
+        other => other?,
+    };
     let header: Header =
         serde_json::from_slice(&text).map_err(|_| corrupt("it does not read as a key header"))?;
     if header.version != VERSION || header.kdf != "argon2id" {
@@ -208,6 +211,7 @@ mod tests {
             good.replace("\"version\": 1", "\"version\": 9"),
             good.replace("65536", "4294967295"),
             good[..good.len() / 2].to_owned(),
+            good.repeat(100),
             String::new(),
         ] {
             std::fs::write(profile.key_file(), bad).expect("write");

@@ -2,6 +2,9 @@
 
 use std::process::exit;
 
+/// How long threads have to end.
+const LAST_THREADS: std::time::Duration = std::time::Duration::from_millis(300);
+
 fn main() {
     if let Err(error) = mortise_client::machine::forbid_core_dumps() {
         eprintln!("mortise: core dumps cannot be switched off: {error}");
@@ -33,7 +36,8 @@ fn main() {
         }
     };
     let code = runtime.block_on(mortise_client::app::run(args));
-    // Does not wait for a read of stdin that nobody will answer.
-    runtime.shutdown_background();
+    // C libraries take their state down at exit: no thread may still use them. Only a read of stdin that nobody
+    // answers holds this up for as long as that.
+    runtime.shutdown_timeout(LAST_THREADS);
     exit(i32::from(code));
 }

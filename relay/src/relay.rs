@@ -14,6 +14,7 @@ use crate::claim::ClaimIssuer;
 use crate::core::{Core, CoreConfig, CoreError};
 use crate::data_dir::{DataDir, DataDirError};
 use crate::net::committer::{Committer, Intake, Running};
+use crate::net::reset::ResetKeys;
 use crate::net::tls::{TlsError, server_config};
 use crate::net::{Listener, NetConfig, NetError, OutboxLimits, Stopped};
 use crate::store::{self, InstanceLock, LockError, OpenError};
@@ -90,6 +91,7 @@ impl Relay {
         let identity = dir.identity()?;
         let statement_key = dir.statement_key()?;
         let tls = server_config(&identity)?;
+        let reset = ResetKeys::derive(identity.dangerous_key());
 
         let core_config = CoreConfig::new(statement_key.public());
         let (core, store) = load(dir.clone(), core_config).await?;
@@ -100,7 +102,7 @@ impl Relay {
             outbox: config.outbox,
             unadmitted_timeout: config.unadmitted_timeout,
         };
-        let listener = Listener::start(tls, &net, committer.intake.clone())?;
+        let listener = Listener::start(tls, reset, &net, committer.intake.clone())?;
         let Running {
             intake,
             stopped,

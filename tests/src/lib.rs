@@ -3,4 +3,5 @@
 pub mod demo;
 pub mod house;
 pub mod sim;
+pub mod stage;
 pub mod world;

@@ -108,6 +108,7 @@ impl Context {
                 error @ (CliError::Unreachable { .. }
                 | CliError::TimedOut { .. }
                 | CliError::Fingerprint(_)
+                | CliError::Distrusted { .. }
                 | CliError::Expelled),
             ) => {
                 self.out

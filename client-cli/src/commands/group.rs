@@ -11,6 +11,10 @@ use crate::output::{GroupInfo, Member, Report};
 
 /// Create groups, change and list them
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  mortise group create team Ann Bob
+  mortise group list")]
 pub struct Group {
     #[command(subcommand)]
     verb: GroupVerb,

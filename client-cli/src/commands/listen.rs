@@ -268,6 +268,9 @@ async fn watch_line(mut status: watch::Receiver<Status>, out: Printer) -> CliErr
             tokio::time::sleep(Duration::from_secs(1)).await;
             return CliError::Expelled;
         }
+        if let Some(reason) = now.distrusted {
+            return CliError::Distrusted { reason };
+        }
         if told.as_ref() != Some(&now.link) {
             match &now.link {
                 Link::Up => out.note("connected to the relay").await,

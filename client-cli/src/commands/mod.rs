@@ -33,13 +33,21 @@ use crate::error::CliError;
 use crate::exit::Exit;
 use crate::profile::{Profile, default_dir};
 
+const FIRST_STEPS: &str = "\
+Examples:
+  mortise join --link-file invitation.txt
+  mortise group list
+  mortise send team 'Hello'
+  mortise read team
+  mortise listen";
+
 /// End-to-end encrypted group messaging for organisations that run their own server.
 #[derive(Debug, Parser)]
 #[command(
     name = "mortise",
     version,
     max_term_width = 100,
-    after_long_help = Exit::table(),
+    after_long_help = format!("{FIRST_STEPS}\n\n{}", Exit::table()),
     after_help = "See `mortise --help` for the exit codes, and `mortise COMMAND --help` for examples.",
     disable_help_subcommand = false
 )]

@@ -233,8 +233,7 @@ impl From<AdmissionError> for Broken {
     fn from(error: AdmissionError) -> Self {
         Self::Refused(match error {
             AdmissionError::Refused(Refusal::NotAdmitted) => CliError::LinkRefused {
-                reason: "the relay admits nobody by it: it was used, withdrawn or has expired"
-                    .into(),
+                reason: "it was used or withdrawn".into(),
             },
             AdmissionError::Refused(refusal) => refusal.into(),
             other => CliError::LinkRefused {

@@ -17,6 +17,9 @@ use crate::profile::{Way, write_new_secret};
 
 /// Found an organisation
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  mortise org create --claim-file claim.txt --name Olga --root-key-out root.key")]
 pub struct Org {
     #[command(subcommand)]
     verb: OrgVerb,

@@ -11,6 +11,10 @@ use crate::output::Report;
 
 /// Show or verify the organisation's signed log
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  mortise roster log
+  mortise roster verify")]
 pub struct Roster {
     #[command(subcommand)]
     verb: RosterVerb,

@@ -77,7 +77,8 @@ impl Session {
     #[must_use]
     pub fn start(engine: ClientEngine, connect_within: Duration, offline: bool) -> Self {
         let (requests, inbox) = mpsc::channel(REQUESTS);
-        let (status, watching) = watch::channel(Status::new(offline));
+        let (status, watching) =
+            watch::channel(Status::new(engine.relay().address.clone(), offline));
         let (events, first) = broadcast::channel(EVENTS);
         let mut state = Loop {
             engine,
@@ -276,6 +277,7 @@ impl Loop {
             }
             status.synced = matches!(self.line, Line::Up(_)) && self.engine.is_synced();
             status.expelled = self.engine.is_expelled();
+            status.distrusted = self.engine.distrusts_relay().map(ToString::to_string);
             *status != before
         });
     }

@@ -11,12 +11,16 @@ use crate::transport::TransportError;
 /// How a session stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Status {
+    /// Where the relay is.
+    pub relay: String,
     /// The line to the relay.
     pub link: Link,
     /// Whether all that the relay had was dealt with, and nothing waits to be sent.
     pub synced: bool,
     /// Whether the organisation has put this device out.
     pub expelled: bool,
+    /// What convicted the relay, if something did.
+    pub distrusted: Option<String>,
     /// What ended the session, if something did.
     pub fault: Option<Fault>,
 }
@@ -46,20 +50,14 @@ pub enum Fault {
 }
 
 impl Fault {
-    /// Finds the store's error among the causes of the engine's.
+    /// What the engine's error means for whoever waits.
     pub(super) fn of(error: &EngineError) -> Self {
-        if let EngineError::Damaged { row } = error {
-            return Self::Corrupt(format!("{row} does not read"));
+        match error {
+            EngineError::Damaged { row } => Self::Corrupt(format!("{row} does not read")),
+            EngineError::Store(StoreError::Full) => Self::Full,
+            EngineError::Store(StoreError::Corrupt { reason }) => Self::Corrupt((*reason).into()),
+            other => Self::Other(other.to_string()),
         }
-        let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
-        while let Some(error) = cause {
-            match error.downcast_ref::<StoreError>() {
-                Some(StoreError::Full) => return Self::Full,
-                Some(StoreError::Corrupt { reason }) => return Self::Corrupt((*reason).into()),
-                _ => cause = error.source(),
-            }
-        }
-        Self::Other(error.to_string())
     }
 }
 
@@ -83,8 +81,9 @@ impl From<EngineError> for CliError {
 }
 
 impl Status {
-    pub(super) fn new(offline: bool) -> Self {
+    pub(super) fn new(relay: String, offline: bool) -> Self {
         Self {
+            relay,
             link: if offline {
                 Link::Offline
             } else {
@@ -92,6 +91,7 @@ impl Status {
             },
             synced: false,
             expelled: false,
+            distrusted: None,
             fault: None,
         }
     }
@@ -103,6 +103,10 @@ impl Status {
         }
         if self.expelled {
             return Some(CliError::Expelled);
+        }
+        if let Some(reason) = &self.distrusted {
+            let reason = reason.clone();
+            return Some(CliError::Distrusted { reason });
         }
         match &self.link {
             Link::Down(
@@ -122,9 +126,27 @@ impl Status {
             Link::Offline => CliError::Unreachable {
                 reason: "--offline was given".into(),
             },
-            Link::Connecting => CliError::Unreachable {
-                reason: format!("no answer within {after_ms} ms"),
-            },
+            Link::Connecting => TransportError::Unreachable {
+                address: self.relay.clone(),
+                after_ms,
+            }
+            .into(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::exit::Exit;
+
+    #[test]
+    fn a_full_disk_and_a_damaged_store_are_no_internal_errors() {
+        let exit = |error: EngineError| CliError::from(error).exit();
+        assert_eq!(exit(StoreError::Full.into()), Exit::DiskFull);
+        let reason = "a row";
+        assert_eq!(exit(StoreError::Corrupt { reason }.into()), Exit::Corrupt);
+        assert_eq!(exit(EngineError::Damaged { row: "x" }), Exit::Corrupt);
+        assert_eq!(exit(EngineError::Bug("x")), Exit::Internal);
     }
 }

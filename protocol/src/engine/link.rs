@@ -149,7 +149,7 @@ impl Link {
 impl State {
     /// The connection, once the relay has answered Hello and nothing speaks against using it.
     pub(super) fn online(&mut self) -> Option<&mut Link> {
-        if self.expelled || self.distrusts_relay {
+        if self.expelled || self.distrusts_relay.is_some() {
             return None;
         }
         self.link.as_mut().filter(|link| link.hello)

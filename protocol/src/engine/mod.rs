@@ -6,11 +6,13 @@
 
 mod admission;
 mod api;
+mod duties;
 mod identity;
 mod inbound;
 mod join;
 mod link;
 mod outbound;
+mod pursue;
 mod roster_sync;
 mod rows;
 mod state;
@@ -199,6 +201,11 @@ impl<S: Store> Engine<S> {
     /// Whether this device was removed, suspended or revoked.
     pub fn is_expelled(&self) -> bool {
         self.state.expelled
+    }
+
+    /// What convicted the relay in this session: it is not talked to any more.
+    pub fn distrusts_relay(&self) -> Option<&Alarm> {
+        self.state.distrusts_relay.as_ref()
     }
 
     /// The number that two people compare aloud (REQ-018); `None` for an unknown user.

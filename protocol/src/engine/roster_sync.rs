@@ -147,7 +147,7 @@ impl State {
                 Some(link) => !link.hello || link.relay_head > head.seq,
                 None => true,
             };
-            if behind || self.expelled || self.distrusts_relay {
+            if behind || self.expelled || self.distrusts_relay.is_some() {
                 return Ok(());
             }
             let identity = self.identity.clone();
@@ -292,7 +292,7 @@ impl State {
     }
 
     pub(super) fn distrust(&mut self, alarm: Alarm) {
-        self.distrusts_relay = true;
+        self.distrusts_relay.get_or_insert_with(|| alarm.clone());
         self.alarm(alarm);
     }
 
@@ -355,7 +355,7 @@ impl State {
 
     /// Validates and follows one entry; entries that are known already are passed over.
     fn apply_entry(&mut self, tx: &Tx<'_>, bytes: &[u8]) -> Result<(), EngineError> {
-        if self.distrusts_relay {
+        if self.distrusts_relay.is_some() {
             return Ok(());
         }
         let applied = match self.roster.apply(bytes) {

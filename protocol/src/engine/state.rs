@@ -7,7 +7,7 @@ use openmls_rust_crypto::RustCrypto;
 use rand::RngCore;
 
 use super::link::Link;
-use super::outbound::Claim;
+use super::pursue::Claim;
 use super::roster_sync::RosterJob;
 use super::rows::{
     self, GROUPS, GroupRow, INTENTS, Intent, IntentRow, META, ROSTER, ROSTER_INTENTS,
@@ -58,7 +58,7 @@ pub(super) struct State {
     pub(super) now_ms: u64,
     pub(super) expelled: bool,
     /// The relay was convicted of showing two rosters: nothing is sent any more.
-    pub(super) distrusts_relay: bool,
+    pub(super) distrusts_relay: Option<super::Alarm>,
     pub(super) was_synced: bool,
     pub(super) out: Vec<Output>,
 }
@@ -92,7 +92,7 @@ impl State {
             next_request: 0,
             now_ms: 0,
             expelled: false,
-            distrusts_relay: false,
+            distrusts_relay: None,
             was_synced: false,
             out: Vec::new(),
         };

@@ -8,7 +8,9 @@ use rand::RngCore;
 use tls_codec::{TlsDeserialize, TlsSerialize, TlsSize, VLByteVec};
 use zeroize::{Zeroize, Zeroizing};
 
-use super::{Hash, InvitationId, OrgId, PublicKey, RosterSeq, SigningKey, UserId, decode, encode};
+use super::{
+    Hash, InvitationId, OrgId, PublicKey, RosterSeq, SigningKey, UserId, decode, encode, sha256,
+};
 
 /// Argon2id memory, KiB (REQ-021).
 pub(super) const ARGON2_MEMORY_KIB: u32 = 64 * 1024;
@@ -140,7 +142,7 @@ impl JoinLink {
             invitation: self.invitation,
             secret: self.secret.0,
         }));
-        Zeroizing::new(format!("{SCHEME}{}", BASE64URL_NOPAD.encode(&body)))
+        write_link(SCHEME, &body)
     }
 
     /// Reads a link.
@@ -200,7 +202,7 @@ impl ClaimLink {
             statement_key: self.statement_key,
             token: self.token.0,
         }));
-        Zeroizing::new(format!("{CLAIM_SCHEME}{}", BASE64URL_NOPAD.encode(&body)))
+        write_link(CLAIM_SCHEME, &body)
     }
 
     /// Reads a link.
@@ -219,6 +221,20 @@ impl ClaimLink {
     }
 }
 
+/// How much of its SHA-256 follows a link's body, so that a damaged link is not taken for a wrong relay.
+const CHECK_BYTES: usize = 4;
+
+fn check(body: &[u8]) -> [u8; CHECK_BYTES] {
+    let mut first = [0; CHECK_BYTES];
+    first.copy_from_slice(&sha256(body).0[..CHECK_BYTES]);
+    first
+}
+
+fn write_link(scheme: &str, body: &[u8]) -> Zeroizing<String> {
+    let bytes = Zeroizing::new([body, &check(body)].concat());
+    Zeroizing::new(format!("{scheme}{}", BASE64URL_NOPAD.encode(&bytes)))
+}
+
 fn parse_link<T: tls_codec::Deserialize>(text: &str, scheme: &'static str) -> Result<T, LinkError> {
     let text = text
         .trim()
@@ -232,7 +248,13 @@ fn parse_link<T: tls_codec::Deserialize>(text: &str, scheme: &'static str) -> Re
     if bytes.first().is_some_and(|v| *v != 1) {
         return Err(LinkError::Version);
     }
-    decode(&bytes).map_err(|_| LinkError::Damaged)
+    let (body, sum) = bytes
+        .split_last_chunk::<CHECK_BYTES>()
+        .ok_or(LinkError::Damaged)?;
+    if *sum != check(body) {
+        return Err(LinkError::Damaged);
+    }
+    decode(body).map_err(|_| LinkError::Damaged)
 }
 
 #[cfg(test)]
@@ -271,6 +293,11 @@ mod tests {
             JoinLink::parse(&text[..text.len() - 4]),
             Err(LinkError::Damaged)
         );
+        for at in SCHEME.len() + 2..text.len() {
+            let other = if &text[at..=at] == "A" { "B" } else { "A" };
+            let bad = format!("{}{other}{}", &text[..at], &text[at + 1..]);
+            assert_eq!(JoinLink::parse(&bad), Err(LinkError::Damaged), "at {at}");
+        }
         assert_eq!(
             JoinLink::parse("mortise://join/Ag"),
             Err(LinkError::Version)

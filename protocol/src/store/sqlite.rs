@@ -27,7 +27,20 @@ impl From<rusqlite::Error> for StoreError {
     }
 }
 
+/// `SQLITE_IOERR_SHMSIZE`: the file that goes with the write-ahead log could not be made as large as it must be.
+const SHARED_MEMORY_SIZE: i32 = 10 | (19 << 8);
+
 impl SqliteStore {
+    /// What an error means that comes before the first write: a disk without room for the files beside the
+    /// database shows as one, and nothing was changed. (Later, only SQLite's own word on a full disk counts.)
+    #[must_use]
+    pub fn explain_opening(error: rusqlite::Error) -> StoreError {
+        match error.sqlite_error() {
+            Some(code) if code.extended_code == SHARED_MEMORY_SIZE => StoreError::Full,
+            _ => error.into(),
+        }
+    }
+
     /// Takes over an open connection, sets WAL with `synchronous=FULL` and makes the table if it is missing (REQ-070).
     ///
     /// # Errors

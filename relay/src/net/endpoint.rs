@@ -1,17 +1,18 @@
 //! The QUIC endpoint: transport limits, admission of new connections, Retry under load.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 
 use mortise_protocol::wire::limits;
 use quinn::crypto::rustls::QuicServerConfig;
-use quinn::{Endpoint, ServerConfig, TransportConfig, VarInt};
+use quinn::{Endpoint, ServerConfig, TokioRuntime, TransportConfig, VarInt};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tracing::{debug, error};
 
 use super::NetError;
 use super::connection::{Context, run};
+use super::reset::ResetKeys;
 use crate::core::ConnId;
 
 /// What one stream may have in flight towards the relay, bytes.
@@ -33,7 +34,11 @@ const INCOMING_BYTES_TOTAL: u64 = 16 * 1024 * 1024;
 const MAX_UNVALIDATED_HANDSHAKES: usize = 64;
 
 /// Binds the endpoint.
-pub(super) fn bind(tls: rustls::ServerConfig, listen: SocketAddr) -> Result<Endpoint, NetError> {
+pub(super) fn bind(
+    tls: rustls::ServerConfig,
+    reset: ResetKeys,
+    listen: SocketAddr,
+) -> Result<Endpoint, NetError> {
     let crypto = QuicServerConfig::try_from(tls).map_err(|_| NetError::NoInitialSuite)?;
     let mut config = ServerConfig::with_crypto(Arc::new(crypto));
     config
@@ -41,7 +46,11 @@ pub(super) fn bind(tls: rustls::ServerConfig, listen: SocketAddr) -> Result<Endp
         .max_incoming(MAX_INCOMING)
         .incoming_buffer_size(INCOMING_BYTES)
         .incoming_buffer_size_total(INCOMING_BYTES_TOTAL);
-    Endpoint::server(config, listen).map_err(|error| NetError::Bind {
+    let bound = UdpSocket::bind(listen).and_then(|socket| {
+        let endpoint = reset.endpoint_config();
+        Endpoint::new(endpoint, Some(config), socket, Arc::new(TokioRuntime))
+    });
+    bound.map_err(|error| NetError::Bind {
         address: listen,
         error,
     })

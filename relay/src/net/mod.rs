@@ -8,6 +8,7 @@ pub(crate) mod committer;
 mod connection;
 mod endpoint;
 pub(crate) mod outbox;
+pub(crate) mod reset;
 mod stream;
 pub mod tls;
 
@@ -23,6 +24,7 @@ pub use outbox::OutboxLimits;
 
 use committer::Intake;
 use connection::Context;
+use reset::ResetKeys;
 
 /// How long devices have to hear that the relay shuts down.
 const GOODBYE: Duration = Duration::from_secs(2);
@@ -65,10 +67,11 @@ impl Listener {
     /// Binds and begins to take connections. Must be called inside a tokio runtime.
     pub(crate) fn start(
         tls: rustls::ServerConfig,
+        reset: ResetKeys,
         config: &NetConfig,
         intake: Intake,
     ) -> Result<Self, NetError> {
-        let endpoint = endpoint::bind(tls, config.listen)?;
+        let endpoint = endpoint::bind(tls, reset, config.listen)?;
         let local_addr = endpoint.local_addr().map_err(|error| NetError::Bind {
             address: config.listen,
             error,

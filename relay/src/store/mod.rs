@@ -115,7 +115,7 @@ fn verify(connection: &Connection) -> Result<(), StoreError> {
         Ok(_) => Err(DAMAGED),
         // What a check of a damaged file fails with, besides the codes that say so themselves.
         Err(error) if error.sqlite_error_code() == Some(ErrorCode::Unknown) => Err(DAMAGED),
-        Err(error) => Err(error.into()),
+        Err(error) => Err(SqliteStore::explain_opening(error)),
     }
 }
 

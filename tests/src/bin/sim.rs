@@ -16,7 +16,7 @@ use mortise_tests::sim::{self, Options, Outcome};
 #[command(name = "mortise-sim")]
 struct Arguments {
     /// How many seeds to run.
-    #[arg(long, default_value_t = 24)]
+    #[arg(long, default_value_t = 24, value_parser = clap::value_parser!(u64).range(1..))]
     seeds: u64,
     /// The first seed.
     #[arg(long, default_value_t = 1)]
@@ -72,7 +72,6 @@ fn main() -> ExitCode {
     };
     let seeds = match arguments.seed {
         Some(seed) => seed..=seed,
-        None if arguments.seeds == 0 => 1..=0,
         None => arguments.from..=arguments.from.saturating_add(arguments.seeds - 1),
     };
     let threads = arguments

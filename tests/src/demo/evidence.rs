@@ -126,15 +126,22 @@ impl Story<'_> {
         Ok(())
     }
 
-    /// Sums up; whether every control worked.
-    pub(super) fn conclude(&mut self, result: &mut DemoResult) -> anyhow::Result<bool> {
+    /// Counts the attacks, also of a story that could not be told to its end.
+    pub(super) fn tally(&self, result: &mut DemoResult) {
         result.attacks_tried = self.attacks.len();
         result.attacks_succeeded = self.attacks.iter().filter(|a| a.succeeded).count();
-        for (name, _) in self.controls.iter().filter(|(_, worked)| !worked) {
-            let sentence = format!("this control did not work: {name}");
-            self.tell("control_failed", &sentence, &json!({ "name": name }));
-        }
-        Ok(self.controls.iter().all(|(_, worked)| *worked))
+    }
+
+    /// Whether every control worked; names those that did not.
+    pub(super) fn controls_worked(&self) -> bool {
+        let failed = self.controls.iter().filter(|(_, worked)| !worked);
+        failed
+            .inspect(|(name, _)| {
+                let sentence = format!("this control did not work: {name}");
+                self.tell("control_failed", &sentence, &json!({ "name": name }));
+            })
+            .count()
+            == 0
     }
 }
 

@@ -75,8 +75,16 @@ fn play(
     let dir = Scratch::make(options.keep, narrator)?;
     let cast = Cast::plan(options.people, options.groups);
     let mut story = Story::begin(narrator, cast, binaries, &dir.path)?;
+    let outcome = act(&mut story, &options.suite, result);
+    story.tally(result);
+    outcome.map(|()| story.controls_worked())
+}
+
+/// The story, chapter by chapter.
+fn act(story: &mut Story<'_>, suite: &str, result: &mut DemoResult) -> anyhow::Result<()> {
+    let narrator = story.narrator;
     narrator.chapter("An organisation");
-    story.found(&options.suite)?;
+    story.found(suite)?;
     story.invite_everybody()?;
     story.form_groups()?;
     narrator.chapter("They talk");
@@ -95,8 +103,7 @@ fn play(
     let files = story.seize_relay()?;
     story.attack_files(&files, &spoils, &members, &order, result)?;
     narrator.chapter("The relay's files and log");
-    story.scan_relay(&files, result)?;
-    story.conclude(result)
+    story.scan_relay(&files, result)
 }
 
 /// The demo's directory; removed at the end unless it is to be kept.

@@ -5,6 +5,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use mortise_client::exit::Exit;
 use serde_json::Value;
 
 use super::process::{Line, Process, copy_dir};
@@ -56,6 +57,8 @@ pub struct Person {
     pub user: String,
     /// What unlocks their profile.
     pub passphrase: String,
+    /// How long a verb waits for the relay, unless it says so itself, s.
+    pub timeout_s: u32,
     client: PathBuf,
     home: PathBuf,
     daemon: Option<Process>,
@@ -82,6 +85,7 @@ impl Person {
             name: name.to_owned(),
             user: String::new(),
             passphrase,
+            timeout_s: 50,
             client: client.to_owned(),
             home,
             daemon: None,
@@ -100,15 +104,20 @@ impl Person {
         &self.home
     }
 
-    fn command(&self, arguments: &[&str]) -> Command {
+    /// The command line of a verb, for whoever wants to change something about it.
+    #[must_use]
+    pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.client);
         command
             .arg("--profile")
             .arg(self.profile())
             .arg("--passphrase-file")
             .arg(self.home.join("passphrase"))
-            .args(["--json", "--timeout", "50"])
+            .arg("--json")
             .args(arguments);
+        if !arguments.contains(&"--timeout") {
+            command.args(["--timeout", &self.timeout_s.to_string()]);
+        }
         command
     }
 
@@ -149,6 +158,69 @@ impl Person {
         Ok(value)
     }
 
+    /// Runs a verb that must fail with this exit code; the error as it was printed for programs.
+    ///
+    /// What it prints for people must say the same, and what to do next.
+    ///
+    /// # Errors
+    /// When it succeeds, or fails in another way.
+    pub fn fails(&self, arguments: &[&str], exit: Exit) -> anyhow::Result<Value> {
+        self.fails_as(self.command(arguments), exit)
+    }
+
+    /// As [`Person::fails`], for a command line that was changed.
+    ///
+    /// # Errors
+    /// As [`Person::fails`].
+    pub fn fails_as(&self, command: Command, exit: Exit) -> anyhow::Result<Value> {
+        let what = format!("mortise ({})", self.name);
+        let (lines, code) =
+            Process::start(&what, command, &self.home.join("log"))?.finish(PATIENCE)?;
+        let told = lines.iter().find(|line| line.is("error"));
+        let told = told.with_context(|| format!("{what}: no error line, exit code {code}"))?;
+        let error = told.value.clone();
+        let agreed = code == i32::from(exit.number())
+            && error["exit"] == exit.number()
+            && error["code"] == exit.name();
+        anyhow::ensure!(
+            agreed,
+            "{what}: not {}: exit code {code}, {error}",
+            exit.name()
+        );
+        let (message, advice) = (text(&error, "message")?, text(&error, "advice")?);
+        anyhow::ensure!(
+            !advice.is_empty(),
+            "{what}: says nothing of what to do: {error}"
+        );
+        let stderr = std::fs::read_to_string(self.home.join("log.stderr")).context("stderr")?;
+        let for_people = format!("mortise: {message}\n  next: {advice}");
+        anyhow::ensure!(
+            stderr.contains(&for_people),
+            "{what}: stderr lacks {for_people:?}"
+        );
+        Ok(error)
+    }
+
+    /// The texts of a group with their positions, as this device has them, oldest first.
+    ///
+    /// # Errors
+    /// When they cannot be brought up to date.
+    pub fn reads(&self, group: &str) -> anyhow::Result<Vec<(u64, String)>> {
+        let done = self.run(&["read", group])?;
+        anyhow::ensure!(
+            done.code == 0,
+            "{}: mortise read: exit code {}",
+            self.name,
+            done.code
+        );
+        let messages = done.lines.iter().filter(|line| line.is("message"));
+        let row = |line: &Line| {
+            let seq = line.value["seq"].as_u64().context("no position")?;
+            Ok((seq, text(&line.value, "text")?))
+        };
+        messages.map(row).collect()
+    }
+
     /// Starts the device and waits until it listens.
     ///
     /// # Errors
@@ -163,6 +235,17 @@ impl Person {
     /// Ends the device without a goodbye.
     pub fn go_offline(&mut self) {
         self.daemon = None;
+    }
+
+    /// Waits until the device ends by itself; what it printed, and its exit code.
+    ///
+    /// # Errors
+    /// When it does not in time.
+    pub fn leave(&mut self, within: Duration) -> anyhow::Result<(Vec<Line>, i32)> {
+        let daemon = self.daemon.take();
+        daemon
+            .with_context(|| format!("{} is offline", self.name))?
+            .finish(within)
     }
 
     /// The running device.

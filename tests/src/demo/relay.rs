@@ -16,6 +16,7 @@ const LOG_FILTER: &str = "info,mortise_relay=trace,mortise_protocol=trace";
 #[derive(Debug)]
 pub struct RelayProcess {
     process: Process,
+    binary: PathBuf,
     data: PathBuf,
     logs: PathBuf,
     /// `host:port` on the loopback.
@@ -48,23 +49,17 @@ impl RelayProcess {
                 .find_map(|line| line.value["claim_link"].as_str())
                 .with_context(|| format!("mortise-relay init ended with {code}"))?
                 .to_owned();
-            let mut run = Command::new(binary);
-            run.arg("run").arg("--data").arg(&data).arg("--json");
-            run.env("RUST_LOG", LOG_FILTER);
-            let process = Process::start("mortise-relay", run, &log)?;
-            match process.wait_for(0, PATIENCE, "the port", |line| line.is("listening")) {
-                Ok(_) => {
-                    return Ok(Self {
-                        process,
-                        data,
-                        logs,
-                        address,
-                        claim_link,
-                    });
-                }
+            let rest = RelayAtRest {
+                binary: binary.to_owned(),
+                data: data.clone(),
+                logs: logs.clone(),
+                address,
+                claim_link,
+            };
+            match rest.start() {
+                Ok(relay) => return Ok(relay),
                 Err(error) => last = Some(error),
             }
-            drop(process);
             std::fs::remove_dir_all(&data).context("clear the data directory")?;
         }
         Err(last.unwrap_or_else(|| anyhow::anyhow!("the relay does not start")))
@@ -89,9 +84,97 @@ impl RelayProcess {
     /// # Errors
     /// When it does not end, or not with 0.
     pub fn stop(self) -> anyhow::Result<PathBuf> {
-        let code = self.process.terminate(PATIENCE)?;
+        self.halt().map(|rest| rest.data)
+    }
+
+    /// Stops it in good order; it can be started again.
+    ///
+    /// # Errors
+    /// When it does not end, or not with 0.
+    pub fn halt(self) -> anyhow::Result<RelayAtRest> {
+        let (process, rest) = self.split();
+        let code = process.terminate(PATIENCE)?;
         anyhow::ensure!(code == 0, "the relay ended with {code}");
-        Ok(self.data)
+        Ok(rest)
+    }
+
+    /// Kills it with SIGKILL, in the middle of whatever it is doing.
+    #[must_use]
+    pub fn crash(self) -> RelayAtRest {
+        let (process, rest) = self.split();
+        drop(process);
+        rest
+    }
+
+    /// What would be left of it: the same files, for a second process.
+    #[must_use]
+    pub fn at_rest(&self) -> RelayAtRest {
+        RelayAtRest {
+            binary: self.binary.clone(),
+            data: self.data.clone(),
+            logs: self.logs.clone(),
+            address: self.address.clone(),
+            claim_link: self.claim_link.clone(),
+        }
+    }
+
+    fn split(self) -> (Process, RelayAtRest) {
+        let rest = self.at_rest();
+        (self.process, rest)
+    }
+}
+
+/// What is left of a relay that does not run.
+#[derive(Clone, Debug)]
+pub struct RelayAtRest {
+    binary: PathBuf,
+    data: PathBuf,
+    logs: PathBuf,
+    address: String,
+    claim_link: String,
+}
+
+impl RelayAtRest {
+    /// Starts it, on the port that it had.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub fn start(self) -> anyhow::Result<RelayProcess> {
+        let process = self.run()?;
+        process.wait_for(0, PATIENCE, "the port", |line| line.is("listening"))?;
+        Ok(RelayProcess {
+            process,
+            binary: self.binary,
+            data: self.data,
+            logs: self.logs,
+            address: self.address,
+            claim_link: self.claim_link,
+        })
+    }
+
+    /// Starts it, which must not work: its exit code, and what it has said on stderr this time.
+    ///
+    /// # Errors
+    /// When it runs.
+    pub fn refuses_to_start(&self) -> anyhow::Result<(i32, String)> {
+        let errors = self.logs.join("relay.stderr");
+        let before = std::fs::read_to_string(&errors).unwrap_or_default().len();
+        let (_, code) = self.run()?.finish(PATIENCE)?;
+        let said = std::fs::read_to_string(&errors).context("read the relay's log")?;
+        Ok((code, said[before..].to_owned()))
+    }
+
+    /// Its data directory.
+    #[must_use]
+    pub fn data(&self) -> &Path {
+        &self.data
+    }
+
+    fn run(&self) -> anyhow::Result<Process> {
+        let mut run = Command::new(&self.binary);
+        run.arg("run").arg("--data").arg(&self.data).arg("--json");
+        run.env("RUST_LOG", LOG_FILTER);
+        Process::start("mortise-relay", run, &self.logs.join("relay"))
     }
 }
 

@@ -10,7 +10,7 @@ use super::attack::Attack;
 use super::attack::tap::Tap;
 use super::cast::{ADMIN, OWNER, PersonId};
 use super::person::PATIENCE;
-use super::process::NOTE;
+use super::process::{Line, NOTE};
 use super::report::{DemoResult, millis};
 use super::story::{Spoils, Story};
 
@@ -59,14 +59,14 @@ impl Story<'_> {
     ) -> anyhow::Result<()> {
         let since = |at: Instant| millis(at.saturating_duration_since(order.acked));
         let leaver = self.leaver();
-        let cut = leaver.hears("the end of their connection", |line| {
-            line.is(NOTE)
-                && line.value["text"]
-                    .as_str()
-                    .is_some_and(|t| t.contains("REMOVED"))
-        })?;
         let expelled = leaver.hears("the end of their access", |line| line.is("expelled"))?;
-        let own_ms = since(cut.at);
+        // When it lost the line is for people, on stderr; at the latest it was when it gave up.
+        let is_cut = |line: &Line| {
+            let text = line.value["text"].as_str();
+            line.is(NOTE) && text.is_some_and(|text| text.contains("REMOVED"))
+        };
+        let noted = leaver.device()?.lines().into_iter().find(is_cut);
+        let own_ms = since(noted.map_or(expelled.at, |line| line.at));
         let sentence = format!(
             "{}'s own client is cut off {own_ms} ms after the acknowledgement; it tried again, and gave up after {} ms",
             leaver.name,

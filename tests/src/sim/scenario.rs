@@ -99,7 +99,7 @@ impl Scenario {
         at(30, 60, Action::Order);
         at(60, 90, Action::Order);
         at(40, 95, Action::Race);
-        if self.seed % 3 == 0 {
+        if self.seed.is_multiple_of(3) {
             at(5, 60, Action::InviteDevice);
         }
         plan

@@ -237,7 +237,7 @@ impl Liar for AcksUnstored {
             return true;
         }
         self.seen += 1;
-        if self.seen % 7 == 0 {
+        if self.seen.is_multiple_of(7) {
             self.owed.entry(from).or_default().push(frame.clone());
             // The question becomes one whose answer can be turned into the acknowledgement.
             frame.request = Request::FetchSlots;

@@ -1,0 +1,9 @@
+//! End to end: the real binaries, over real QUIC on the loopback, without a terminal.
+//!
+//! `cargo build --workspace --bins` comes first; `./x test` does it.
+
+mod crash;
+mod disk;
+mod errors;
+mod forged;
+mod links;
