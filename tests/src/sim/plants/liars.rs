@@ -229,6 +229,7 @@ pub(super) struct AcksUnstored {
 
 impl Liar for AcksUnstored {
     fn question(&mut self, from: PersonId, frame: &mut ClientToRelay) -> bool {
+        forget_earlier_life(&mut self.owed, from, frame);
         let Request::Submit(submission) = &frame.request else {
             return true;
         };
@@ -253,6 +254,17 @@ impl Liar for AcksUnstored {
         }
         acknowledge(&mut self.owed, &self.heads, to, frame);
         true
+    }
+}
+
+/// A device that says Hello numbers its questions anew.
+fn forget_earlier_life(
+    owed: &mut BTreeMap<PersonId, Vec<ClientToRelay>>,
+    from: PersonId,
+    frame: &ClientToRelay,
+) {
+    if matches!(frame.request, Request::Hello { .. }) {
+        owed.remove(&from);
     }
 }
 
@@ -284,6 +296,7 @@ pub(super) struct SwallowsAttestations {
 
 impl Liar for SwallowsAttestations {
     fn question(&mut self, from: PersonId, frame: &mut ClientToRelay) -> bool {
+        forget_earlier_life(&mut self.owed, from, frame);
         let Request::Submit(submission) = &frame.request else {
             return true;
         };
