@@ -50,20 +50,14 @@ pub enum Fault {
 }
 
 impl Fault {
-    /// Finds the store's error among the causes of the engine's.
+    /// Tells the store's troubles from the program's.
     pub(super) fn of(error: &EngineError) -> Self {
-        if let EngineError::Damaged { row } = error {
-            return Self::Corrupt(format!("{row} does not read"));
+        match error {
+            EngineError::Store(StoreError::Full) => Self::Full,
+            EngineError::Store(StoreError::Corrupt { reason }) => Self::Corrupt((*reason).into()),
+            EngineError::Damaged { row } => Self::Corrupt(format!("{row} does not read")),
+            other => Self::Other(other.to_string()),
         }
-        let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
-        while let Some(error) = cause {
-            match error.downcast_ref::<StoreError>() {
-                Some(StoreError::Full) => return Self::Full,
-                Some(StoreError::Corrupt { reason }) => return Self::Corrupt((*reason).into()),
-                _ => cause = error.source(),
-            }
-        }
-        Self::Other(error.to_string())
     }
 }
 
@@ -138,5 +132,21 @@ impl Status {
             }
             .into(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::exit::Exit;
+
+    #[test]
+    fn a_full_disk_and_damage_keep_their_codes_through_the_engine() {
+        let exit = |error: EngineError| CliError::from(error).exit();
+        assert_eq!(exit(StoreError::Full.into()), Exit::DiskFull);
+        let corrupt = StoreError::Corrupt { reason: "x" };
+        assert_eq!(exit(corrupt.into()), Exit::Corrupt);
+        assert_eq!(exit(EngineError::Damaged { row: "x" }), Exit::Corrupt);
+        assert_eq!(exit(EngineError::Bug("x")), Exit::Internal);
     }
 }
