@@ -50,12 +50,12 @@ pub enum Fault {
 }
 
 impl Fault {
-    /// Tells the store's troubles from the program's.
+    /// What the engine's error means for whoever waits.
     pub(super) fn of(error: &EngineError) -> Self {
         match error {
+            EngineError::Damaged { row } => Self::Corrupt(format!("{row} does not read")),
             EngineError::Store(StoreError::Full) => Self::Full,
             EngineError::Store(StoreError::Corrupt { reason }) => Self::Corrupt((*reason).into()),
-            EngineError::Damaged { row } => Self::Corrupt(format!("{row} does not read")),
             other => Self::Other(other.to_string()),
         }
     }
@@ -141,11 +141,11 @@ mod tests {
     use crate::exit::Exit;
 
     #[test]
-    fn a_full_disk_and_damage_keep_their_codes_through_the_engine() {
+    fn a_full_disk_and_a_damaged_store_are_no_internal_errors() {
         let exit = |error: EngineError| CliError::from(error).exit();
         assert_eq!(exit(StoreError::Full.into()), Exit::DiskFull);
-        let corrupt = StoreError::Corrupt { reason: "x" };
-        assert_eq!(exit(corrupt.into()), Exit::Corrupt);
+        let reason = "a row";
+        assert_eq!(exit(StoreError::Corrupt { reason }.into()), Exit::Corrupt);
         assert_eq!(exit(EngineError::Damaged { row: "x" }), Exit::Corrupt);
         assert_eq!(exit(EngineError::Bug("x")), Exit::Internal);
     }

@@ -6,11 +6,13 @@
 
 mod admission;
 mod api;
+mod duties;
 mod identity;
 mod inbound;
 mod join;
 mod link;
 mod outbound;
+mod pursue;
 mod roster_sync;
 mod rows;
 mod state;

@@ -1,65 +1,29 @@
 //! What leaves this device: duties first, then what the user wants, each written down before it is sent.
 
-use std::collections::BTreeSet;
-
-use rand::RngCore as _;
-
 use super::inbound::roster_seq_of;
 use super::link::{Asked, CREDIT};
 use super::rows::{
-    self, GROUPS, GroupRow, GroupStatus, INTENTS, Intent, IntentRow, ORDERS, OUTBOX, OrderRow,
-    OutboxKind, OutboxRow,
+    self, GROUPS, GroupRow, GroupStatus, INTENTS, IntentRow, ORDERS, OUTBOX, OrderRow, OutboxKind,
+    OutboxRow,
 };
 use super::state::State;
 use super::{CommandError, EngineError, Event, IntentId};
-use crate::group::{
-    Changes, Group, GroupPolicy, MlsProvider, ReadKeyPackage, read_key_package, validate,
-};
-use crate::identity::{
-    DeviceId, Epoch, GroupId, Hash, LogSeq, RosterSeq, UserId, decode, encode, hash, sha256,
-};
+use crate::group::{Changes, Group, GroupPolicy, MlsProvider};
+use crate::identity::{Epoch, GroupId, Hash, LogSeq, RosterSeq, decode, encode, sha256};
 use crate::store::Tx;
 use crate::wire::aad::AuthenticatedData;
-use crate::wire::limits;
-use crate::wire::log::{
-    Attestation, AttestationStatement, CommitEntry, LogCursor, Verdict, entry_hash,
-};
-use crate::wire::{
-    AccessProof, ClaimedKeyPackage, Purpose, RecordBody, Refusal, Request, Submission, WelcomeFor,
-};
+use crate::wire::log::{CommitEntry, LogCursor, entry_hash};
+use crate::wire::{AccessProof, Purpose, RecordBody, Refusal, Request, Submission, WelcomeFor};
 
 /// Messages of one group that may be on their way at once.
 const WINDOW: usize = 16;
-/// Devices that one commit adds at most: adding thousands at once is super-linear.
-const MAX_ADDS: usize = 250;
-/// Milliseconds of a week.
-const WEEK_MS: u64 = 7 * 24 * 3_600 * 1_000;
-/// Statements by other users that make ours needless (see `ARCHITECTURE.md`).
-const ENOUGH_STATEMENTS: usize = 2;
-
-/// KeyPackages that were asked for, for one group.
-pub(super) struct Claim {
-    intent: u64,
-    /// Devices that were asked for.
-    asked: Vec<DeviceId>,
-    /// Devices that have none, or none that can be used.
-    missing: BTreeSet<DeviceId>,
-    packages: Option<Vec<ReadKeyPackage>>,
-}
-
-impl Claim {
-    pub(super) fn is_asked(&self) -> bool {
-        self.packages.is_none()
-    }
-}
 
 /// A group while it is worked on.
-struct Work<'a> {
-    id: GroupId,
-    row: &'a mut GroupRow,
-    group: &'a mut Group,
+pub(super) struct Work<'a> {
+    pub(super) id: GroupId,
+    pub(super) row: &'a mut GroupRow,
+    pub(super) group: &'a mut Group,
 }
-
 impl State {
     /// Creates a group here; the relay hears of it when the connection allows.
     pub(super) fn open_group(
@@ -109,7 +73,7 @@ impl State {
         self.put_outbox(tx, group_id, &outbox)
     }
 
-    fn put_outbox(
+    pub(super) fn put_outbox(
         &mut self,
         tx: &Tx<'_>,
         group: GroupId,
@@ -267,63 +231,13 @@ impl State {
         Ok(())
     }
 
-    fn aad(&self, row: &GroupRow) -> Vec<u8> {
+    pub(super) fn aad(&self, row: &GroupRow) -> Vec<u8> {
         let head = self.roster.head();
         AuthenticatedData::new(head.seq, head.hash, row.log_cursor()).to_bytes()
     }
 
-    /// Commits the removal of every leaf that is not admitted, before anything is sent (REQ-091).
-    ///
-    /// Returns whether there is such a leaf. Who has something to send, or the relay's lease, commits at once; the
-    /// others in an order given by hash(group, epoch, device), after the lease (REQ-063).
-    fn must_rotate(&mut self, tx: &Tx<'_>, work: &mut Work<'_>) -> Result<bool, EngineError> {
-        let head = self.roster.head().seq;
-        let stale: Vec<_> = validate::stale_leaves(&self.roster, work.group.leaves(), head)
-            .map(|leaf| leaf.device)
-            .collect();
-        if stale.is_empty() {
-            self.duties.remove(&work.id);
-            self.leases.remove(&work.id);
-            return Ok(false);
-        }
-        let wants_to_send = !tx.scan_from(INTENTS, &work.id.0, &work.id.0, 1)?.is_empty();
-        let at_once = wants_to_send || self.leases.remove(&work.id);
-        let due = match self.duties.get(&work.id) {
-            _ if at_once => self.now_ms,
-            Some(at) => *at,
-            None => self.now_ms + self.election_delay_ms(work),
-        };
-        if due > self.now_ms {
-            self.duties.insert(work.id, due);
-            return Ok(true);
-        }
-        self.duties.remove(&work.id);
-        let changes = Changes {
-            removes: stale,
-            ..Changes::default()
-        };
-        self.commit(tx, work, None, changes)?;
-        Ok(true)
-    }
-
-    /// How long this device leaves a removal to others, ms.
-    fn election_delay_ms(&mut self, work: &Work<'_>) -> u64 {
-        let epoch = work.row.epoch.0.to_be_bytes();
-        let place =
-            |device: DeviceId| hash("election", &[&work.id.0[..], &epoch, &device.0].concat());
-        let mine = place(self.identity.device);
-        let before = work
-            .group
-            .leaves()
-            .iter()
-            .filter(|l| self.roster.is_admitted(l.device) && place(l.device) < mine)
-            .count();
-        let before = u64::try_from(before).unwrap_or(u64::MAX).min(20);
-        limits::REMOVAL_LEASE_MS + before * 150 + u64::from(self.rng.next_u32() % 100)
-    }
-
     /// Makes a commit, writes it down, sends it. Nothing is merged before it is met in the log (REQ-088).
-    fn commit(
+    pub(super) fn commit(
         &mut self,
         tx: &Tx<'_>,
         work: &mut Work<'_>,
@@ -357,7 +271,7 @@ impl State {
         self.submit(tx, work, &row)
     }
 
-    fn submit(
+    pub(super) fn submit(
         &mut self,
         tx: &Tx<'_>,
         work: &mut Work<'_>,
@@ -366,67 +280,6 @@ impl State {
         self.put_outbox(tx, work.id, row)?;
         let key = work.group.access_key(&self.crypto)?;
         self.send_outbox(tx, work.id, work.row, Some(&key))
-    }
-
-    /// Turns intents into records, oldest first; returns whether none is left.
-    fn pursue_intents(
-        &mut self,
-        tx: &Tx<'_>,
-        work: &mut Work<'_>,
-        mut window: usize,
-    ) -> Result<bool, EngineError> {
-        let mut idle = true;
-        for (number, intent) in rows::of_group::<IntentRow>(tx, INTENTS, work.id)? {
-            if intent.in_flight {
-                continue;
-            }
-            // What waits, and what is done now, must be told apart: nobody looks here again for the latter.
-            let waits = match intent.intent {
-                Intent::Send { content } if window > 0 => {
-                    window -= 1;
-                    idle = false;
-                    self.send_message(tx, work, number, content)?;
-                    false
-                }
-                Intent::Send { .. } => true,
-                Intent::Add { users } => self.pursue_add(tx, work, number, &users)?,
-                Intent::Remove { user } => self.pursue_remove(tx, work, number, user)?,
-            };
-            if waits {
-                idle = false;
-                break;
-            }
-        }
-        Ok(idle)
-    }
-
-    fn send_message(
-        &mut self,
-        tx: &Tx<'_>,
-        work: &mut Work<'_>,
-        number: u64,
-        content: Vec<u8>,
-    ) -> Result<(), EngineError> {
-        let crypto = self.crypto.clone();
-        let identity = self.identity.clone();
-        let provider = MlsProvider::new(&crypto, tx);
-        let aad = self.aad(work.row);
-        let message = work
-            .group
-            .encrypt(&provider, &identity.me(), aad, &content)?;
-        let payload = encode(&RecordBody::Message(message.into()));
-        let row = OutboxRow {
-            kind: OutboxKind::Message,
-            intent: Some(number),
-            epoch: work.row.epoch,
-            record_id: sha256(&payload),
-            payload,
-            welcome: None,
-            plaintext: Some(serde_bytes::ByteBuf::from(content.clone())),
-            acked: false,
-        };
-        self.set_in_flight(tx, work.id, number, true)?;
-        self.submit(tx, work, &row)
     }
 
     pub(super) fn set_in_flight(
@@ -442,273 +295,6 @@ impl State {
             rows::put(tx, INTENTS, key, &row)?;
         }
         Ok(())
-    }
-
-    /// Returns whether the intents after this one have to wait.
-    fn pursue_add(
-        &mut self,
-        tx: &Tx<'_>,
-        work: &mut Work<'_>,
-        number: u64,
-        users: &BTreeSet<UserId>,
-    ) -> Result<bool, EngineError> {
-        let claim = self.claims.get(&work.id).filter(|c| c.intent == number);
-        let missing = claim.map(|c| c.missing.clone()).unwrap_or_default();
-        let members: BTreeSet<DeviceId> = work.group.leaves().iter().map(|l| l.device).collect();
-        let wanted: Vec<DeviceId> = users
-            .iter()
-            .flat_map(|user| self.roster.devices_of(*user))
-            .map(|(device, _)| device)
-            .filter(|device| !members.contains(device) && !missing.contains(device))
-            .take(MAX_ADDS)
-            .collect();
-        if wanted.is_empty() {
-            self.finish_add(tx, work, number, users);
-            return Ok(false);
-        }
-        match self.claims.get_mut(&work.id) {
-            Some(claim) if claim.intent == number => match claim.packages.take() {
-                None => {
-                    if self.link.as_ref().is_some_and(|l| !l.asks_claim(work.id)) {
-                        self.claims.remove(&work.id);
-                    }
-                    Ok(true)
-                }
-                Some(adds) => {
-                    let adds: Vec<_> = adds
-                        .into_iter()
-                        .filter(|a| wanted.contains(&a.credential.device))
-                        .collect();
-                    if adds.is_empty() {
-                        // All of what was claimed is unusable now; the devices are asked for again.
-                        self.claims.remove(&work.id);
-                        self.ask_claim(work, number, wanted, missing);
-                        return Ok(true);
-                    }
-                    claim.packages = Some(adds.clone());
-                    self.set_in_flight(tx, work.id, number, true)?;
-                    let changes = Changes {
-                        adds,
-                        ..Changes::default()
-                    };
-                    self.commit(tx, work, Some(number), changes)?;
-                    Ok(true)
-                }
-            },
-            _ => {
-                self.ask_claim(work, number, wanted, missing);
-                Ok(true)
-            }
-        }
-    }
-
-    fn ask_claim(
-        &mut self,
-        work: &Work<'_>,
-        number: u64,
-        devices: Vec<DeviceId>,
-        missing: BTreeSet<DeviceId>,
-    ) {
-        let claim = Claim {
-            intent: number,
-            asked: devices.clone(),
-            missing,
-            packages: None,
-        };
-        self.claims.insert(work.id, claim);
-        let suite = work.row.suite;
-        self.ask(
-            Asked::ClaimKeyPackages {
-                group: work.id,
-                intent: number,
-            },
-            Request::ClaimKeyPackages { suite, devices },
-        );
-    }
-
-    /// Everybody who can be added is in.
-    fn finish_add(&mut self, tx: &Tx<'_>, work: &Work<'_>, number: u64, users: &BTreeSet<UserId>) {
-        tx.delete(INTENTS, rows::key(work.id, number));
-        self.claims.remove(&work.id);
-        let absent = users
-            .iter()
-            .filter(|user| !work.group.leaves().iter().any(|l| l.user == **user))
-            .count();
-        let id = IntentId(number);
-        self.event(if absent == 0 {
-            Event::Done { id }
-        } else {
-            Event::Failed {
-                id,
-                error: CommandError::NoKeyPackages { users: absent },
-            }
-        });
-    }
-
-    pub(super) fn handle_claimed(
-        &mut self,
-        group: GroupId,
-        intent: u64,
-        packages: &[ClaimedKeyPackage],
-    ) {
-        self.dirty.insert(group);
-        let suite = self.roster.suite().unwrap_or_default();
-        let Some(claim) = self.claims.get_mut(&group).filter(|c| c.intent == intent) else {
-            return;
-        };
-        // Only what the roster vouches for is used: the relay cannot swap a KeyPackage (REQ-092).
-        let usable = packages.iter().filter_map(|claimed| {
-            let read = read_key_package(
-                &self.crypto,
-                suite,
-                self.now_ms,
-                claimed.key_package.as_slice(),
-            )
-            .ok()?;
-            let device = self.roster.device(claimed.device)?;
-            let honest = read.credential.device == claimed.device
-                && read.credential.user == device.user
-                && read.credential.org == self.identity.org
-                && read.key == device.mls_signature_key;
-            honest.then_some(read)
-        });
-        let usable: Vec<_> = usable.collect();
-        let found = |device: &DeviceId| usable.iter().any(|u| u.credential.device == *device);
-        let missing = claim.asked.iter().copied().filter(|d| !found(d));
-        claim.missing.extend(missing);
-        claim.packages = Some(usable);
-    }
-
-    /// Returns whether the intents after this one have to wait.
-    fn pursue_remove(
-        &mut self,
-        tx: &Tx<'_>,
-        work: &mut Work<'_>,
-        number: u64,
-        user: UserId,
-    ) -> Result<bool, EngineError> {
-        let id = IntentId(number);
-        let devices: Vec<_> = work
-            .group
-            .leaves()
-            .iter()
-            .filter(|l| l.user == user && l.device != self.identity.device)
-            .map(|l| l.device)
-            .collect();
-        if devices.is_empty() {
-            tx.delete(INTENTS, rows::key(work.id, number));
-            self.event(Event::Done { id });
-            return Ok(false);
-        }
-        let me = self.identity.user;
-        if user != me && !work.group.policy().is_admin(me) {
-            tx.delete(INTENTS, rows::key(work.id, number));
-            let error = CommandError::NotGroupAdmin;
-            self.event(Event::Failed { id, error });
-            return Ok(false);
-        }
-        self.set_in_flight(tx, work.id, number, true)?;
-        let changes = Changes {
-            removes: devices,
-            ..Changes::default()
-        };
-        self.commit(tx, work, Some(number), changes)?;
-        Ok(true)
-    }
-
-    /// States, in the group's log, how the group stands with regard to each order (REQ-064).
-    ///
-    /// Returns whether nothing is owed any more.
-    fn attest(&mut self, tx: &Tx<'_>, work: &mut Work<'_>) -> Result<bool, EngineError> {
-        let mut settled = true;
-        for (number, mut row) in rows::of_group::<OrderRow>(tx, ORDERS, work.id)? {
-            let order = RosterSeq(number);
-            if row.attested || row.seen.len() >= ENOUGH_STATEMENTS {
-                self.attest_at.remove(&(work.id, order));
-                continue;
-            }
-            settled = false;
-            let due = match self.attest_at.get(&(work.id, order)) {
-                Some(at) => *at,
-                None if row.rotated || row.seen.is_empty() && self.is_first(work, order) => {
-                    self.now_ms
-                }
-                None => self.now_ms + self.election_delay_ms(work),
-            };
-            if due > self.now_ms {
-                self.attest_at.insert((work.id, order), due);
-                continue;
-            }
-            self.attest_at.remove(&(work.id, order));
-            let Some(order_hash) = self.roster.hash_at(order) else {
-                continue;
-            };
-            let head = self.roster.head();
-            let statement = AttestationStatement {
-                order_seq: order,
-                order_hash,
-                group: work.id,
-                entry_hash: work.row.entry_hash,
-                epoch: work.row.epoch,
-                roster_seq: head.seq,
-                roster_hash: head.hash,
-                verdict: if row.rotated {
-                    Verdict::Rotated
-                } else {
-                    Verdict::Clean
-                },
-                device: self.identity.device,
-            };
-            let access_key = work.group.access_key(&self.crypto)?;
-            let attestation = Attestation::sign(statement, &self.identity.mls, &access_key);
-            let payload = encode(&RecordBody::Attestation(attestation));
-            let outbox = OutboxRow {
-                kind: OutboxKind::Attestation(order),
-                intent: None,
-                epoch: work.row.epoch,
-                record_id: sha256(&payload),
-                payload,
-                welcome: None,
-                plaintext: None,
-                acked: false,
-            };
-            row.attested = true;
-            rows::put(tx, ORDERS, rows::key(work.id, number), &row)?;
-            self.submit(tx, work, &outbox)?;
-        }
-        Ok(settled)
-    }
-
-    /// Gives this device's leaf new keys when they are due (REQ-096).
-    fn refresh(&mut self, tx: &Tx<'_>, work: &mut Work<'_>) -> Result<(), EngineError> {
-        self.refresh_at.insert(work.id, work.row.refresh_at_ms);
-        if work.row.refresh_at_ms > self.now_ms {
-            return Ok(());
-        }
-        work.row.refresh_at_ms = self.next_refresh_ms(work.group.leaves().len());
-        rows::put(tx, GROUPS, work.id.0, work.row)?;
-        self.refresh_at.insert(work.id, work.row.refresh_at_ms);
-        self.commit(tx, work, None, Changes::default())
-    }
-
-    /// When a leaf of a group of this size is due: after a week, and later the more there are who commit.
-    pub(super) fn next_refresh_ms(&mut self, members: usize) -> u64 {
-        let weeks = u64::try_from(members.div_ceil(50)).unwrap_or(4).min(4);
-        let jitter = u64::from(self.rng.next_u32()) % (WEEK_MS / 7);
-        self.now_ms + weeks.max(1) * WEEK_MS + jitter
-    }
-
-    /// Whether this device is one of the two whose turn it is to attest first.
-    fn is_first(&self, work: &Work<'_>, order: RosterSeq) -> bool {
-        let place = |device: DeviceId| {
-            hash(
-                "election",
-                &[&work.id.0[..], &order.0.to_be_bytes(), &device.0].concat(),
-            )
-        };
-        let mine = place(self.identity.device);
-        let leaves = work.group.leaves();
-        leaves.iter().filter(|l| place(l.device) < mine).count() < ENOUGH_STATEMENTS
     }
 
     /// The relay has the record: the outbox is marked, and nothing else (REQ-088).

@@ -7,7 +7,7 @@ use openmls_rust_crypto::RustCrypto;
 use rand::RngCore;
 
 use super::link::Link;
-use super::outbound::Claim;
+use super::pursue::Claim;
 use super::roster_sync::RosterJob;
 use super::rows::{
     self, GROUPS, GroupRow, INTENTS, Intent, IntentRow, META, ROSTER, ROSTER_INTENTS,

@@ -116,6 +116,11 @@ impl Connections {
         self.groups.remove((conn, group));
     }
 
+    /// A connection's subscription to a group.
+    pub(super) fn subscription(&self, conn: ConnId, group: GroupId) -> Option<Subscription> {
+        self.subscriptions.at((group, conn))
+    }
+
     /// A group's subscriptions, by connection.
     pub(super) fn subscribers(&self, group: GroupId) -> Vec<(ConnId, Subscription)> {
         self.subscriptions

@@ -38,10 +38,14 @@ impl Turn<'_> {
             credit: credit.min(limits::MAX_CREDIT),
         };
         self.push_backlog(caller.conn, group, &mut subscription, last_readable)?;
-        if closing.is_some() && subscription.next_seq > last_readable {
-            self.connections.unsubscribe(caller.conn, group);
-        } else {
-            self.connections.subscribe(caller.conn, group, subscription);
+        // Questions overtake each other: a late one about an older epoch must not end what a newer one began.
+        let earlier = self.connections.subscription(caller.conn, group);
+        let is_late = earlier.is_some_and(|earlier| earlier.epoch > epoch);
+        let is_over = closing.is_some() && subscription.next_seq > last_readable;
+        match (is_late, is_over) {
+            (true, _) => {}
+            (false, true) => self.connections.unsubscribe(caller.conn, group),
+            (false, false) => self.connections.subscribe(caller.conn, group, subscription),
         }
         Ok(Response::Subscribed {
             head_seq: head.head_seq,

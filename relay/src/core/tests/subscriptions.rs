@@ -160,6 +160,18 @@ fn a_laggard_walks_epoch_by_epoch() {
     );
 }
 
+/// REQ-056: a late question about an older epoch is answered, and leaves the newer subscription alone.
+#[test]
+fn an_older_epoch_does_not_replace_a_newer_one() {
+    let mut r = room();
+    r.rotate();
+    r.subscribe(1, 2, 9);
+    assert_eq!(r.subscribe(0, 1, 9), (2, 1, 2));
+    assert_eq!(r.seqs(), [2]);
+    r.say();
+    assert_eq!(r.seqs(), [3], "the subscription to epoch 1 goes on");
+}
+
 /// REQ-056: a live subscription ends with the closing commit; so a member who is removed from one group sees the
 /// commit that removes them and nothing after it.
 #[test]

@@ -1,0 +1,169 @@
+//! What a device owes its groups: rotation after an order, statements about it, fresh leaves.
+
+use rand::RngCore as _;
+
+use super::EngineError;
+use super::outbound::Work;
+use super::rows::{self, GROUPS, INTENTS, ORDERS, OrderRow, OutboxKind, OutboxRow};
+use super::state::State;
+use crate::group::{Changes, validate};
+use crate::identity::{DeviceId, RosterSeq, encode, hash, sha256};
+use crate::store::Tx;
+use crate::wire::log::{Attestation, AttestationStatement, Verdict};
+use crate::wire::{RecordBody, limits};
+
+/// Milliseconds of a week.
+const WEEK_MS: u64 = 7 * 24 * 3_600 * 1_000;
+/// Statements by other users that make ours needless (see `ARCHITECTURE.md`).
+const ENOUGH_STATEMENTS: usize = 2;
+
+impl State {
+    /// Commits the removal of every leaf that is not admitted, before anything is sent (REQ-091).
+    ///
+    /// Returns whether there is such a leaf. Who has something to send, or the relay's lease, commits at once; the
+    /// others in an order given by hash(group, epoch, device), after the lease (REQ-063).
+    pub(super) fn must_rotate(
+        &mut self,
+        tx: &Tx<'_>,
+        work: &mut Work<'_>,
+    ) -> Result<bool, EngineError> {
+        let head = self.roster.head().seq;
+        let stale: Vec<_> = validate::stale_leaves(&self.roster, work.group.leaves(), head)
+            .map(|leaf| leaf.device)
+            .collect();
+        if stale.is_empty() {
+            self.duties.remove(&work.id);
+            self.leases.remove(&work.id);
+            return Ok(false);
+        }
+        let wants_to_send = !tx.scan_from(INTENTS, &work.id.0, &work.id.0, 1)?.is_empty();
+        let at_once = wants_to_send || self.leases.remove(&work.id);
+        let due = match self.duties.get(&work.id) {
+            _ if at_once => self.now_ms,
+            Some(at) => *at,
+            None => self.now_ms + self.election_delay_ms(work),
+        };
+        if due > self.now_ms {
+            self.duties.insert(work.id, due);
+            return Ok(true);
+        }
+        self.duties.remove(&work.id);
+        let changes = Changes {
+            removes: stale,
+            ..Changes::default()
+        };
+        self.commit(tx, work, None, changes)?;
+        Ok(true)
+    }
+
+    /// How long this device leaves a removal to others, ms.
+    fn election_delay_ms(&mut self, work: &Work<'_>) -> u64 {
+        let epoch = work.row.epoch.0.to_be_bytes();
+        let place =
+            |device: DeviceId| hash("election", &[&work.id.0[..], &epoch, &device.0].concat());
+        let mine = place(self.identity.device);
+        let before = work
+            .group
+            .leaves()
+            .iter()
+            .filter(|l| self.roster.is_admitted(l.device) && place(l.device) < mine)
+            .count();
+        let before = u64::try_from(before).unwrap_or(u64::MAX).min(20);
+        limits::REMOVAL_LEASE_MS + before * 150 + u64::from(self.rng.next_u32() % 100)
+    }
+
+    /// States, in the group's log, how the group stands with regard to each order (REQ-064).
+    ///
+    /// Returns whether nothing is owed any more.
+    pub(super) fn attest(&mut self, tx: &Tx<'_>, work: &mut Work<'_>) -> Result<bool, EngineError> {
+        let mut settled = true;
+        for (number, mut row) in rows::of_group::<OrderRow>(tx, ORDERS, work.id)? {
+            let order = RosterSeq(number);
+            if row.attested || row.seen.len() >= ENOUGH_STATEMENTS {
+                self.attest_at.remove(&(work.id, order));
+                continue;
+            }
+            settled = false;
+            let due = match self.attest_at.get(&(work.id, order)) {
+                Some(at) => *at,
+                None if row.rotated || row.seen.is_empty() && self.is_first(work, order) => {
+                    self.now_ms
+                }
+                None => self.now_ms + self.election_delay_ms(work),
+            };
+            if due > self.now_ms {
+                self.attest_at.insert((work.id, order), due);
+                continue;
+            }
+            self.attest_at.remove(&(work.id, order));
+            let Some(order_hash) = self.roster.hash_at(order) else {
+                continue;
+            };
+            let head = self.roster.head();
+            let statement = AttestationStatement {
+                order_seq: order,
+                order_hash,
+                group: work.id,
+                entry_hash: work.row.entry_hash,
+                epoch: work.row.epoch,
+                roster_seq: head.seq,
+                roster_hash: head.hash,
+                verdict: if row.rotated {
+                    Verdict::Rotated
+                } else {
+                    Verdict::Clean
+                },
+                device: self.identity.device,
+            };
+            let access_key = work.group.access_key(&self.crypto)?;
+            let attestation = Attestation::sign(statement, &self.identity.mls, &access_key);
+            let payload = encode(&RecordBody::Attestation(attestation));
+            let outbox = OutboxRow {
+                kind: OutboxKind::Attestation(order),
+                intent: None,
+                epoch: work.row.epoch,
+                record_id: sha256(&payload),
+                payload,
+                welcome: None,
+                plaintext: None,
+                acked: false,
+            };
+            row.attested = true;
+            rows::put(tx, ORDERS, rows::key(work.id, number), &row)?;
+            self.submit(tx, work, &outbox)?;
+        }
+        Ok(settled)
+    }
+
+    /// Gives this device's leaf new keys when they are due (REQ-096).
+    pub(super) fn refresh(&mut self, tx: &Tx<'_>, work: &mut Work<'_>) -> Result<(), EngineError> {
+        self.refresh_at.insert(work.id, work.row.refresh_at_ms);
+        if work.row.refresh_at_ms > self.now_ms {
+            return Ok(());
+        }
+        work.row.refresh_at_ms = self.next_refresh_ms(work.group.leaves().len());
+        rows::put(tx, GROUPS, work.id.0, work.row)?;
+        self.refresh_at.insert(work.id, work.row.refresh_at_ms);
+        self.commit(tx, work, None, Changes::default())
+    }
+
+    /// When a leaf of a group of this size is due: after a week, and later the more there are who commit.
+    pub(super) fn next_refresh_ms(&mut self, members: usize) -> u64 {
+        let weeks = u64::try_from(members.div_ceil(50)).unwrap_or(4).min(4);
+        let jitter = u64::from(self.rng.next_u32()) % (WEEK_MS / 7);
+        self.now_ms + weeks.max(1) * WEEK_MS + jitter
+    }
+
+    /// Whether this device is one of the two whose turn it is to attest first.
+    fn is_first(&self, work: &Work<'_>, order: RosterSeq) -> bool {
+        let place = |device: DeviceId| {
+            hash(
+                "election",
+                &[&work.id.0[..], &order.0.to_be_bytes(), &device.0].concat(),
+            )
+        };
+        let mine = place(self.identity.device);
+        let leaves = work.group.leaves();
+        leaves.iter().filter(|l| place(l.device) < mine).count() < ENOUGH_STATEMENTS
+    }
+}
