@@ -61,6 +61,13 @@ pub enum CliError {
         source: std::io::Error,
     },
 
+    /// What is to be written must not replace anything.
+    #[error("{} exists already", .path.display())]
+    FileExists {
+        /// Which.
+        path: PathBuf,
+    },
+
     /// None was given and there is no terminal to ask on.
     #[error("no passphrase was given, and there is no terminal to ask for one")]
     NoPassphrase,
@@ -210,6 +217,7 @@ impl CliError {
             | Self::ProfileExists { .. }
             | Self::ProfileUnfinished { .. }
             | Self::ProfileLocked { .. }
+            | Self::FileExists { .. }
             | Self::File { .. } => Exit::Profile,
             Self::NoPassphrase
             | Self::EmptyPassphrase
@@ -251,6 +259,9 @@ impl CliError {
             }
             Self::ProfileLocked { .. } => "wait for it to end, or stop it; then try again",
             Self::File { .. } => "check that the path exists and that you may use it",
+            Self::FileExists { .. } => {
+                "name another file, or move that one away; the key of a founding that was interrupted is worth nothing"
+            }
             Self::NoPassphrase => "give --passphrase-file FILE, or set MORTISE_PASSPHRASE_FILE",
             Self::EmptyPassphrase => "choose a passphrase of several words",
             Self::PassphraseMismatch => "type the same passphrase twice",

@@ -238,14 +238,17 @@ impl Profile {
 /// Writes a new file of the user's, durably, 0600; never over another.
 ///
 /// # Errors
-/// [`CliError::File`], [`CliError::DiskFull`].
+/// [`CliError::FileExists`], [`CliError::File`], [`CliError::DiskFull`].
 pub fn write_new_secret(path: &Path, content: &[u8]) -> Result<(), CliError> {
     let write = || -> std::io::Result<()> {
         let mut file = private().create_new(true).open(path)?;
         file.write_all(content)?;
         file.sync_all()
     };
-    write().map_err(CliError::file("write", path))
+    write().map_err(|error| match error.kind() {
+        std::io::ErrorKind::AlreadyExists => CliError::FileExists { path: path.into() },
+        _ => CliError::file("write", path)(error),
+    })
 }
 
 /// Makes an empty 0600 file unless there is one.
@@ -356,7 +359,8 @@ mod tests {
         let path = tmp.path().join("root.key");
         write_new_secret(&path, b"1").expect("write");
         assert_eq!(mode(&path), 0o600);
-        write_new_secret(&path, b"2").expect_err("exists");
+        let error = write_new_secret(&path, b"2").expect_err("exists");
+        assert!(matches!(error, CliError::FileExists { .. }));
         assert_eq!(fs::read(&path).expect("read"), b"1");
     }
 }
