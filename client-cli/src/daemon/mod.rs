@@ -1,6 +1,6 @@
 //! One process holds a profile; the others work through it: a Unix socket with one request per connection.
 //!
-//! The client sends one line, [`Request`]; the daemon answers with lines of [`Answer`], the last of which is the
+//! The client sends one line, `Request`; the daemon answers with lines of `Answer`, the last of which is the
 //! exit code, and at least one a second, so that neither side ever waits for a dead one. Whoever may open the
 //! socket (0600, in a directory of 0700) may use the profile.
 
