@@ -1,8 +1,8 @@
 //! The main job in the simulated world: found, invite, talk, remove.
 
-use mortise_protocol::engine::{CommandKind, Event};
+use mortise_protocol::engine::{CommandKind, Event, Input, Output};
 use mortise_protocol::group::{SUITE_CLASSICAL, SUITE_HYBRID};
-use mortise_protocol::wire::GroupState;
+use mortise_protocol::wire::{GroupState, Push, RelayToClient, Request};
 use mortise_tests::world::World;
 
 fn talk_and_remove(suite: u16) {
@@ -57,4 +57,28 @@ fn people_talk_and_one_is_removed_classical() {
 #[test]
 fn people_talk_and_one_is_removed_hybrid() {
     talk_and_remove(SUITE_HYBRID);
+}
+
+/// REQ-063: a duty that falls due while frames keep coming is done, although no tick comes for it.
+#[test]
+fn a_duty_does_not_need_a_tick_of_its_own() {
+    let (mut world, people) = World::with_people(1, SUITE_CLASSICAL, &["Ann", "Bob", "Cy", "Dot"]);
+    let [ann, bob, cy, dot] = people[..] else {
+        panic!("four people")
+    };
+    world.group(bob, &[bob, cy, dot]);
+    // Nobody is there to be asked when the order comes; Cy learns of it later, and leaves others time.
+    world.put_to_sleep(bob);
+    world.put_to_sleep(cy);
+    world.remove(ann, dot);
+    world.wake(cy);
+    world.run_until(world.now_ms + 1_000);
+    let later = world.now_ms + 10_000;
+    let hint = RelayToClient::Push(Push::SlotsWaiting);
+    let engine = world.people[cy.0].engine_mut();
+    let outputs = engine.handle(later, Input::Frame(hint)).expect("a step");
+    let commits = outputs.iter().any(
+        |output| matches!(output, Output::Send(frame) if matches!(frame.request, Request::Submit(_))),
+    );
+    assert!(commits, "{outputs:?}");
 }

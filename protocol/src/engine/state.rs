@@ -56,6 +56,8 @@ pub(super) struct State {
     pub(super) next_intent: u64,
     pub(super) next_request: u64,
     pub(super) now_ms: u64,
+    /// Up to when timers that fell due were looked at, ms since 1970.
+    pub(super) looked_ms: u64,
     pub(super) expelled: bool,
     /// The relay was convicted of showing two rosters: nothing is sent any more.
     pub(super) distrusts_relay: Option<super::Alarm>,
@@ -91,6 +93,7 @@ impl State {
             next_intent: 0,
             next_request: 0,
             now_ms: 0,
+            looked_ms: 0,
             expelled: false,
             distrusts_relay: None,
             was_synced: false,
@@ -193,6 +196,9 @@ impl State {
 
     /// Does whatever can be done now, and says when to look again.
     fn pump(&mut self, tx: &Tx<'_>) -> Result<(), EngineError> {
+        // A timer may fall due while frames keep coming: the wake that was asked for it counts no more.
+        self.look_at_due(self.looked_ms);
+        self.looked_ms = self.now_ms;
         self.release_inbox(tx)?;
         self.pump_link();
         self.pump_roster(tx)?;
@@ -241,6 +247,18 @@ impl State {
                 .is_some_and(|link| link.is_quiet() && link.relay_head <= self.roster.head().seq)
     }
 
+    /// Groups with a timer that fell due after `since_ms` are looked at in this step.
+    fn look_at_due(&mut self, since_ms: u64) {
+        let now = self.now_ms;
+        let duties = self.duties.iter().chain(&self.refresh_at);
+        let attest = self.attest_at.iter().map(|((group, _), at)| (group, at));
+        let due = duties
+            .chain(attest)
+            .filter(|(_, at)| since_ms < **at && **at <= now);
+        let groups: Vec<_> = due.map(|(group, _)| *group).collect();
+        self.dirty.extend(groups);
+    }
+
     fn handle_tick(&mut self, tx: &Tx<'_>) -> Result<(), EngineError> {
         let now = self.now_ms;
         if self.link.as_ref().is_some_and(|l| l.is_overdue(now)) {
@@ -248,15 +266,7 @@ impl State {
             self.out.push(Output::Reconnect);
             return self.handle_disconnected(tx);
         }
-        let due = self.duties.iter().filter(|(_, at)| **at <= now);
-        let attest = self.attest_at.iter().filter(|(_, at)| **at <= now);
-        let refresh = self.refresh_at.iter().filter(|(_, at)| **at <= now);
-        let groups: Vec<_> = due
-            .chain(refresh)
-            .map(|(group, _)| *group)
-            .chain(attest.map(|((group, _), _)| *group))
-            .collect();
-        self.dirty.extend(groups);
+        self.look_at_due(0);
         if self.retry_at.is_some_and(|at| at <= now) {
             self.retry_at = None;
             self.dirty.extend(self.unsettled.iter().copied());
