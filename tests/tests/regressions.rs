@@ -54,6 +54,37 @@ fn removed_and_added_again_while_away() {
     }
 }
 
+/// Somebody who was away when their addition was undone added the member again, with the same KeyPackage.
+#[test]
+fn an_addition_that_was_undone_is_not_done_again() {
+    let (mut world, people) = World::with_people(1, SUITE_CLASSICAL, &["Ann", "Bob", "Cy"]);
+    let [ann, bob, cy] = people[..] else {
+        panic!("three people")
+    };
+    let group = world.group(ann, &[bob]);
+    let user = world.people[cy.0].user();
+    let users = vec![user];
+    let before = world.log(group).len();
+    let id = world.command(bob, CommandKind::AddMembers { group, users });
+    let limit = world.now_ms + 5_000;
+    while world.log(group).len() == before {
+        assert!(world.advance(limit), "the commit arrives");
+    }
+    // Bob's commit is in the log, and he has not heard of it.
+    world.put_to_sleep(bob);
+    world.settle();
+    assert_eq!(world.view(cy, group).status, GroupStatusView::Active);
+    world.command(ann, CommandKind::RemoveMember { group, user });
+    world.settle();
+    world.wake(bob);
+    world.settle();
+    no_alarms(&world);
+    assert_eq!(world.view(cy, group).status, GroupStatusView::Removed);
+    assert_eq!(world.view(bob, group).members.len(), 2);
+    let told = &world.people[bob.0].events;
+    assert!(told.contains(&Event::Done { id }));
+}
+
 /// The entry that an engine sends, and in which question.
 fn sent_entry(outputs: &[Output]) -> Option<(RequestId, Vec<u8>)> {
     outputs.iter().find_map(|output| match output {

@@ -332,6 +332,9 @@ impl State {
                 let s = roster_seq_of(body).unwrap_or_default();
                 self.enter_epoch(tx, inbound, &state, s)?;
                 self.groups.insert(group, state);
+                if let Some(intent) = outbox.intent {
+                    self.handle_change_met(tx, group, intent, &after)?;
+                }
                 self.tell_change(tx, inbound, s, me, &before, &after)
             }
         }

@@ -7,6 +7,7 @@ use super::outbound::Work;
 use super::rows::{self, INTENTS, Intent, IntentRow, OutboxKind, OutboxRow};
 use super::state::State;
 use super::{CommandError, EngineError, Event, IntentId};
+use crate::group::validate::Leaf;
 use crate::group::{Changes, MlsProvider, ReadKeyPackage, read_key_package};
 use crate::identity::{DeviceId, GroupId, UserId, encode, sha256};
 use crate::store::Tx;
@@ -173,6 +174,53 @@ impl State {
             },
             Request::ClaimKeyPackages { suite, devices },
         );
+    }
+
+    /// A commit for this intent is in the log: what it did is done, even if somebody undoes it with the next one, and
+    /// its KeyPackages are used up.
+    pub(super) fn handle_change_met(
+        &mut self,
+        tx: &Tx<'_>,
+        group: GroupId,
+        number: u64,
+        after: &[Leaf],
+    ) -> Result<(), EngineError> {
+        let key = rows::key(group, number);
+        let Some(mut row) = rows::load::<IntentRow>(tx, INTENTS, &key)? else {
+            return Ok(());
+        };
+        let is_in = |device: DeviceId| after.iter().any(|l| l.device == device);
+        let done = match &mut row.intent {
+            Intent::Send { .. } => false,
+            Intent::Remove { user } => {
+                let me = self.identity.device;
+                !after.iter().any(|l| l.user == *user && l.device != me)
+            }
+            Intent::Add { users } => {
+                let claim = self.claims.get_mut(&group).filter(|c| c.intent == number);
+                let missing = claim.map_or_else(BTreeSet::new, |claim| {
+                    if let Some(packages) = &mut claim.packages {
+                        packages.retain(|p| !is_in(p.credential.device));
+                    }
+                    claim.missing.clone()
+                });
+                let roster = &self.roster;
+                users.retain(|user| {
+                    let mut devices = roster.devices_of(*user).map(|(device, _)| device);
+                    let waits = devices.any(|d| !is_in(d) && !missing.contains(&d));
+                    waits || !after.iter().any(|l| l.user == *user)
+                });
+                users.is_empty()
+            }
+        };
+        if !done {
+            return rows::put(tx, INTENTS, key, &row);
+        }
+        tx.delete(INTENTS, key);
+        self.claims.retain(|_, claim| claim.intent != number);
+        let id = IntentId(number);
+        self.event(Event::Done { id });
+        Ok(())
     }
 
     /// Everybody who can be added is in.
