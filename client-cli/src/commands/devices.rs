@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use mortise_protocol::engine::{CommandKind, Event};
+use mortise_protocol::engine::CommandKind;
 use mortise_protocol::identity::UserId;
 
 use super::{Context, order, values};
@@ -111,17 +111,8 @@ async fn revoke(cx: &Context, given: &str, wait: Duration) -> Result<(), CliErro
         .session
         .query(move |engine| engine.roster().device(device).and_then(|d| d.revoked))
         .await?;
-    let seq = match earlier {
-        Some(seq) => seq,
-        None => {
-            let kind = CommandKind::RevokeDevice { device };
-            cx.carry_out("the order", kind, |event| match event {
-                Event::Ordered { order, .. } => Some(order),
-                _ => None,
-            })
-            .await?
-        }
-    };
+    let kind = CommandKind::RevokeDevice { device };
+    let seq = order::give(cx, earlier, kind).await?;
     let report = Report::Ordered {
         seq: seq.0,
         user: None,

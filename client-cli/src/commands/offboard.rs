@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use clap::Args;
-use mortise_protocol::engine::{CommandKind, Event};
+use mortise_protocol::engine::CommandKind;
 use mortise_protocol::roster::UserStatus;
 
 use super::{Context, order, values};
@@ -53,17 +53,8 @@ impl Offboard {
             Some(UserStatus::Removed { at }) => Some(at),
             _ => None,
         };
-        let seq = match earlier {
-            Some(seq) => seq,
-            None => {
-                let kind = CommandKind::RemoveUser { user };
-                cx.carry_out("the order", kind, |event| match event {
-                    Event::Ordered { order, .. } => Some(order),
-                    _ => None,
-                })
-                .await?
-            }
-        };
+        let kind = CommandKind::RemoveUser { user };
+        let seq = order::give(cx, earlier, kind).await?;
         let report = Report::Ordered {
             seq: seq.0,
             user: Some(user.to_string()),

@@ -11,7 +11,7 @@ use mortise_protocol::engine::{
     Admission, AdmissionError, AdmissionStep, Engine, Identity, load_identity, save_identity,
 };
 use mortise_protocol::store::SqliteStore;
-use mortise_protocol::wire::{ClientToRelay, Refusal, Request};
+use mortise_protocol::wire::{ClientToRelay, Request};
 use tokio::time::{Instant, timeout_at};
 
 use super::Global;
@@ -232,9 +232,6 @@ impl From<CliError> for Broken {
 impl From<AdmissionError> for Broken {
     fn from(error: AdmissionError) -> Self {
         Self::Refused(match error {
-            AdmissionError::Refused(Refusal::NotAdmitted) => CliError::LinkRefused {
-                reason: "it was used or withdrawn".into(),
-            },
             AdmissionError::Refused(refusal) => refusal.into(),
             other => CliError::LinkRefused {
                 reason: other.to_string(),

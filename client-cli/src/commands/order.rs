@@ -1,4 +1,4 @@
-//! Watching an order take effect, group by group.
+//! Giving an order, and watching it take effect, group by group.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -16,6 +16,25 @@ use crate::output::Report;
 const POLL: Duration = Duration::from_millis(200);
 /// How long one answer may take.
 const ANSWER: Duration = Duration::from_secs(5);
+
+/// Gives an order, unless it was given `earlier`; returns where it is on the roster.
+///
+/// # Errors
+/// Why it could not be given.
+pub(super) async fn give(
+    cx: &Context,
+    earlier: Option<RosterSeq>,
+    kind: CommandKind,
+) -> Result<RosterSeq, CliError> {
+    if let Some(seq) = earlier {
+        return Ok(seq);
+    }
+    cx.carry_out("the order", kind, |event| match event {
+        Event::Ordered { order, .. } => Some(order),
+        _ => None,
+    })
+    .await
+}
 
 /// Shows how every group stands with regard to the order, until none is sealed or `wait` has passed.
 ///

@@ -7,7 +7,7 @@ use super::outbound::Work;
 use super::rows::{self, GROUPS, INTENTS, ORDERS, OrderRow, OutboxKind, OutboxRow};
 use super::state::State;
 use crate::group::{Changes, validate};
-use crate::identity::{DeviceId, RosterSeq, encode, hash, sha256};
+use crate::identity::{DeviceId, GroupId, Hash, RosterSeq, hash};
 use crate::store::Tx;
 use crate::wire::log::{Attestation, AttestationStatement, Verdict};
 use crate::wire::{RecordBody, limits};
@@ -58,9 +58,7 @@ impl State {
 
     /// How long this device leaves a removal to others, ms.
     fn election_delay_ms(&mut self, work: &Work<'_>) -> u64 {
-        let epoch = work.row.epoch.0.to_be_bytes();
-        let place =
-            |device: DeviceId| hash("election", &[&work.id.0[..], &epoch, &device.0].concat());
+        let place = |device| place(work.id, work.row.epoch.0, device);
         let mine = place(self.identity.device);
         let before = work
             .group
@@ -117,17 +115,9 @@ impl State {
             };
             let access_key = work.group.access_key(&self.crypto)?;
             let attestation = Attestation::sign(statement, &self.identity.mls, &access_key);
-            let payload = encode(&RecordBody::Attestation(attestation));
-            let outbox = OutboxRow {
-                kind: OutboxKind::Attestation(order),
-                intent: None,
-                epoch: work.row.epoch,
-                record_id: sha256(&payload),
-                payload,
-                welcome: None,
-                plaintext: None,
-                acked: false,
-            };
+            let body = RecordBody::Attestation(attestation);
+            let kind = OutboxKind::Attestation(order);
+            let outbox = OutboxRow::new(kind, None, work.row.epoch, &body);
             row.attested = true;
             rows::put(tx, ORDERS, rows::key(work.id, number), &row)?;
             self.submit(tx, work, &outbox)?;
@@ -156,14 +146,15 @@ impl State {
 
     /// Whether this device is one of the two whose turn it is to attest first.
     fn is_first(&self, work: &Work<'_>, order: RosterSeq) -> bool {
-        let place = |device: DeviceId| {
-            hash(
-                "election",
-                &[&work.id.0[..], &order.0.to_be_bytes(), &device.0].concat(),
-            )
-        };
+        let place = |device| place(work.id, order.0, device);
         let mine = place(self.identity.device);
         let leaves = work.group.leaves();
         leaves.iter().filter(|l| place(l.device) < mine).count() < ENOUGH_STATEMENTS
     }
+}
+
+/// Where a device stands in the order that all compute alike, for this group and turn (an epoch, or an order's seq).
+fn place(group: GroupId, turn: u64, device: DeviceId) -> Hash {
+    let content = [&group.0[..], &turn.to_be_bytes(), &device.0].concat();
+    hash("election", &content)
 }

@@ -225,7 +225,7 @@ impl State {
         device: Option<DeviceId>,
     ) -> Result<(), EngineError> {
         self.pass(tx, group, record, row, true)?;
-        if let Some((number, outbox)) = own_record(tx, group, record)? {
+        if let Some((number, outbox)) = rows::find_outbox(tx, group, || record.record_id())? {
             // It was ours, and nobody follows it: what it was for is wanted again (REQ-089).
             self.drop_outbox(tx, group, number, &outbox)?;
         }
@@ -266,7 +266,8 @@ impl State {
         if record.epoch != row.epoch {
             return Err(Violation::BadHeader.into());
         }
-        if let Some((number, outbox)) = own_record(tx, inbound.group, record)? {
+        if let Some((number, outbox)) = rows::find_outbox(tx, inbound.group, || record.record_id())?
+        {
             return self.follow_own(tx, inbound, number, &outbox, body);
         }
         match body {
@@ -615,20 +616,6 @@ impl State {
         }
         Ok(())
     }
-}
-
-/// The outbox row that a record of the log fulfils, if it is this device's.
-fn own_record(
-    tx: &Tx<'_>,
-    group: GroupId,
-    record: &LogRecord,
-) -> Result<Option<(u64, OutboxRow)>, EngineError> {
-    let rows = rows::of_group::<OutboxRow>(tx, OUTBOX, group)?;
-    if rows.is_empty() {
-        return Ok(None);
-    }
-    let id = record.record_id();
-    Ok(rows.into_iter().find(|(_, row)| row.record_id == id))
 }
 
 /// The sender's roster head, if the record has one.

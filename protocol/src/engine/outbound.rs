@@ -9,7 +9,7 @@ use super::rows::{
 use super::state::State;
 use super::{CommandError, EngineError, Event, IntentId};
 use crate::group::{Changes, Group, GroupPolicy, MlsProvider};
-use crate::identity::{Epoch, GroupId, Hash, LogSeq, RosterSeq, decode, encode, sha256};
+use crate::identity::{Epoch, GroupId, Hash, LogSeq, RosterSeq, decode};
 use crate::store::Tx;
 use crate::wire::aad::AuthenticatedData;
 use crate::wire::log::{CommitEntry, LogCursor, entry_hash};
@@ -41,14 +41,14 @@ impl State {
         let body = RecordBody::Create {
             access_key: group.access_key(&crypto)?.public(),
         };
-        let payload = encode(&body);
+        let outbox = OutboxRow::new(OutboxKind::Create, Some(id.0), Epoch(0), &body);
         let row = GroupRow {
             name: policy.name,
             suite,
             status: GroupStatus::Creating,
             cursor: LogSeq(0),
             epoch: Epoch(0),
-            entry_hash: entry_hash(group_id, Epoch(0), &payload),
+            entry_hash: entry_hash(group_id, Epoch(0), &outbox.payload),
             log_count: 0,
             log_hash: Hash([0; 32]),
             fence: RosterSeq(0),
@@ -60,16 +60,6 @@ impl State {
         };
         rows::put(tx, GROUPS, group_id.0, &row)?;
         self.groups.insert(group_id, group);
-        let outbox = OutboxRow {
-            kind: OutboxKind::Create,
-            intent: Some(id.0),
-            epoch: Epoch(0),
-            record_id: sha256(&payload),
-            payload,
-            welcome: None,
-            plaintext: None,
-            acked: false,
-        };
         self.put_outbox(tx, group_id, &outbox)
     }
 
@@ -257,16 +247,10 @@ impl State {
             out.next_access_key,
             &identity.mls,
         );
-        let payload = encode(&RecordBody::Commit(entry));
+        let body = RecordBody::Commit(entry);
         let row = OutboxRow {
-            kind: OutboxKind::Commit,
-            intent,
-            epoch: work.row.epoch,
-            record_id: sha256(&payload),
-            payload,
             welcome: out.welcome.map(|w| (added, serde_bytes::ByteBuf::from(w))),
-            plaintext: None,
-            acked: false,
+            ..OutboxRow::new(OutboxKind::Commit, intent, work.row.epoch, &body)
         };
         self.submit(tx, work, &row)
     }
@@ -307,10 +291,7 @@ impl State {
         fence: RosterSeq,
     ) -> Result<(), EngineError> {
         self.dirty.insert(group);
-        let found = rows::of_group::<OutboxRow>(tx, OUTBOX, group)?
-            .into_iter()
-            .find(|(_, o)| o.record_id == record);
-        let Some((number, mut outbox)) = found else {
+        let Some((number, mut outbox)) = rows::find_outbox(tx, group, || record)? else {
             return Ok(());
         };
         if outbox.kind == OutboxKind::Create {
@@ -376,10 +357,7 @@ impl State {
         refusal: Refusal,
     ) -> Result<(), EngineError> {
         self.dirty.insert(group);
-        let found = rows::of_group::<OutboxRow>(tx, OUTBOX, group)?
-            .into_iter()
-            .find(|(_, o)| o.record_id == record);
-        let Some((number, outbox)) = found else {
+        let Some((number, outbox)) = rows::find_outbox(tx, group, || record)? else {
             return Ok(());
         };
         match refusal {

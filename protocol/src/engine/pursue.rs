@@ -9,7 +9,7 @@ use super::state::State;
 use super::{CommandError, EngineError, Event, IntentId};
 use crate::group::validate::Leaf;
 use crate::group::{Changes, MlsProvider, ReadKeyPackage, read_key_package};
-use crate::identity::{DeviceId, GroupId, UserId, encode, sha256};
+use crate::identity::{DeviceId, GroupId, UserId};
 use crate::store::Tx;
 use crate::wire::{ClaimedKeyPackage, RecordBody, Request};
 
@@ -79,16 +79,10 @@ impl State {
         let message = work
             .group
             .encrypt(&provider, &identity.me(), aad, &content)?;
-        let payload = encode(&RecordBody::Message(message.into()));
+        let body = RecordBody::Message(message.into());
         let row = OutboxRow {
-            kind: OutboxKind::Message,
-            intent: Some(number),
-            epoch: work.row.epoch,
-            record_id: sha256(&payload),
-            payload,
-            welcome: None,
-            plaintext: Some(serde_bytes::ByteBuf::from(content.clone())),
-            acked: false,
+            plaintext: Some(serde_bytes::ByteBuf::from(content)),
+            ..OutboxRow::new(OutboxKind::Message, Some(number), work.row.epoch, &body)
         };
         self.set_in_flight(tx, work.id, number, true)?;
         self.submit(tx, work, &row)

@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::EngineError;
-use crate::identity::{DeviceId, Epoch, GroupId, Hash, LogSeq, RosterSeq, UserId};
+use crate::identity::{DeviceId, Epoch, GroupId, Hash, LogSeq, RosterSeq, UserId, encode, sha256};
 use crate::store::{Space, Tx};
+use crate::wire::RecordBody;
 use crate::wire::log::LogCursor;
 
 /// Identity, cursors, the directory key; by name.
@@ -109,6 +110,42 @@ pub(super) struct OutboxRow {
     pub(super) plaintext: Option<serde_bytes::ByteBuf>,
     /// The relay has it.
     pub(super) acked: bool,
+}
+
+impl OutboxRow {
+    /// A record made in `epoch`, not sent yet.
+    pub(super) fn new(
+        kind: OutboxKind,
+        intent: Option<u64>,
+        epoch: Epoch,
+        body: &RecordBody,
+    ) -> Self {
+        let payload = encode(body);
+        Self {
+            kind,
+            intent,
+            epoch,
+            record_id: sha256(&payload),
+            payload,
+            welcome: None,
+            plaintext: None,
+            acked: false,
+        }
+    }
+}
+
+/// The outbox row that holds a record, and its number; the record is hashed only if there is any row.
+pub(super) fn find_outbox(
+    tx: &Tx<'_>,
+    group: GroupId,
+    record_id: impl FnOnce() -> Hash,
+) -> Result<Option<(u64, OutboxRow)>, EngineError> {
+    let rows = of_group::<OutboxRow>(tx, OUTBOX, group)?;
+    if rows.is_empty() {
+        return Ok(None);
+    }
+    let record_id = record_id();
+    Ok(rows.into_iter().find(|(_, row)| row.record_id == record_id))
 }
 
 /// What the user wants of a group.

@@ -162,6 +162,15 @@ fn read_leaf(
     })
 }
 
+/// What a group agrees on and who is in it, kept beside openmls's own form for every message that is checked.
+fn read_tree(mls: &MlsGroup) -> Result<(GroupPolicy, Vec<Leaf>), Violation> {
+    let policy = GroupPolicy::read(mls.extensions()).ok_or(Violation::PolicyMissing)?;
+    let leaves = mls
+        .members()
+        .map(|m| read_leaf(&m.credential, &m.signature_key));
+    Ok((policy, leaves.collect::<Result<_, _>>()?))
+}
+
 fn leaf_of_node(node: &LeafNode) -> Result<Leaf, Violation> {
     read_leaf(node.credential(), node.signature_key().as_slice())
 }
@@ -176,11 +185,7 @@ fn mls_id(id: GroupId) -> openmls::prelude::GroupId {
 
 impl Group {
     fn wrap(mls: MlsGroup) -> Result<Self, Violation> {
-        let policy = GroupPolicy::read(mls.extensions()).ok_or(Violation::PolicyMissing)?;
-        let leaves = mls
-            .members()
-            .map(|m| read_leaf(&m.credential, &m.signature_key))
-            .collect::<Result<_, _>>()?;
+        let (policy, leaves) = read_tree(&mls)?;
         Ok(Self {
             mls,
             leaves,
@@ -406,18 +411,10 @@ impl Group {
             .tls_serialize_detached()
             .map_err(|_| FAILED)?;
         let staged = self.mls.pending_commit().ok_or(FAILED)?;
-        let secret = staged
-            .export_secret(
-                provider.crypto(),
-                ACCESS_KEY_LABEL,
-                self.mls.group_id().as_slice(),
-                32,
-            )
-            .map_err(|_| FAILED)?;
         Ok(CommitOut {
             commit,
             welcome,
-            next_access_key: access_key_of(secret)?.public(),
+            next_access_key: self.next_access_key(provider, staged).map_err(|_| FAILED)?,
         })
     }
 
@@ -513,13 +510,22 @@ impl Group {
     }
 
     fn reread(&mut self) -> Result<(), GroupError> {
-        self.policy = GroupPolicy::read(self.mls.extensions()).ok_or(Violation::PolicyMissing)?;
-        self.leaves = self
-            .mls
-            .members()
-            .map(|m| read_leaf(&m.credential, &m.signature_key))
-            .collect::<Result<_, _>>()?;
+        (self.policy, self.leaves) = read_tree(&self.mls)?;
         Ok(())
+    }
+
+    /// The public half of the access key of the epoch that a commit leads to (REQ-050).
+    fn next_access_key(
+        &self,
+        provider: &MlsProvider<'_, '_>,
+        staged: &StagedCommit,
+    ) -> Result<PublicKey, GroupError> {
+        use openmls_traits::OpenMlsProvider as _;
+        let group = self.mls.group_id().as_slice();
+        let secret = staged
+            .export_secret(provider.crypto(), ACCESS_KEY_LABEL, group, 32)
+            .map_err(|_| Violation::MlsRefused)?;
+        Ok(access_key_of(secret)?.public())
     }
 
     fn member_leaf(&self, index: LeafNodeIndex) -> Option<Leaf> {
@@ -534,7 +540,6 @@ impl Group {
         committer: Leaf,
         staged: StagedCommit,
     ) -> Result<StagedChange, GroupError> {
-        use openmls_traits::OpenMlsProvider as _;
         let mut change = StagedChange {
             committer,
             committer_after: staged
@@ -569,16 +574,7 @@ impl Group {
             }
         }
         if !change.removes_me {
-            let secret = change
-                .staged
-                .export_secret(
-                    provider.crypto(),
-                    ACCESS_KEY_LABEL,
-                    self.mls.group_id().as_slice(),
-                    32,
-                )
-                .map_err(|_| Violation::MlsRefused)?;
-            change.next_access_key = Some(access_key_of(secret)?.public());
+            change.next_access_key = Some(self.next_access_key(provider, &change.staged)?);
         }
         Ok(change)
     }
