@@ -256,8 +256,8 @@ impl State {
             link.next_deadline(),
             duties.copied().filter(|at| *at > now).min(),
             self.retry_at,
-            self.directory.rotate_at,
-            self.directory.fill_at,
+            self.directory.rotate_at.filter(|at| *at > now),
+            self.directory.fill_at.filter(|at| *at > now),
             self.next_job_at(),
             self.next_freshness_at(),
         ]
