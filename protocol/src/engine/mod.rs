@@ -6,6 +6,7 @@
 
 mod admission;
 mod api;
+mod devices;
 mod duties;
 mod identity;
 mod inbound;
@@ -15,9 +16,11 @@ mod link;
 mod outbound;
 mod policy;
 mod pursue;
+mod retention;
 mod roster_sync;
 mod rows;
 mod state;
+mod warm;
 
 pub use admission::{Admission, AdmissionError, AdmissionStep};
 pub use api::{
