@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::EngineError;
 use super::roster_jobs::Rotation;
+use crate::group::PolicyChange;
 use crate::identity::{
     DeviceId, Epoch, GroupId, Hash, InvitationId, LogSeq, RosterSeq, UserId, encode, sha256,
 };
@@ -71,6 +72,10 @@ pub(super) struct GroupRow {
     pub(super) floor_fence: RosterSeq,
     /// When this device's leaf is due for new keys, ms since 1970 (REQ-096).
     pub(super) refresh_at_ms: u64,
+    /// When it is this device's turn to warm the tree, ms since 1970; 0 for never (REQ-130).
+    pub(super) warm_at_ms: u64,
+    /// How long history is kept, days; `None` for ever (REQ-122).
+    pub(super) retention_days: Option<u32>,
 }
 
 impl GroupRow {
@@ -93,6 +98,8 @@ pub(super) enum OutboxKind {
     Create,
     Message,
     Commit,
+    /// A proposal that this device be removed.
+    Leave,
     /// For the order.
     Attestation(RosterSeq),
 }
@@ -163,6 +170,13 @@ pub(super) enum Intent {
     },
     Remove {
         user: UserId,
+    },
+    Change {
+        change: PolicyChange,
+    },
+    Leave {
+        /// The user knows that the leave is in the log.
+        told: bool,
     },
 }
 

@@ -7,8 +7,10 @@ use openmls_rust_crypto::RustCrypto;
 use rand::RngCore;
 
 use super::checkpoints::Freshness;
+use super::devices::Absent;
 use super::directory::Directory;
 use super::link::Link;
+use super::policy::too_long;
 use super::pursue::Claim;
 use super::roster_jobs::RosterJob;
 use super::rows::{
@@ -20,7 +22,7 @@ use super::{
 };
 use crate::content;
 use crate::group::{Group, GroupPolicy, Me, MlsProvider};
-use crate::identity::{GroupId, RosterSeq, UserId};
+use crate::identity::{Epoch, GroupId, RosterSeq, UserId};
 use crate::roster::Roster;
 use crate::store::{Reader, Tx};
 use crate::wire::limits;
@@ -30,6 +32,16 @@ const MAX_TEXT_BYTES: usize = limits::MAX_APPLICATION_BYTES - 1_024;
 
 const NEXT_INTENT: &[u8] = b"next intent";
 const STOCKED_SUITE: &[u8] = b"stocked suite";
+/// Work that a device comes back to by itself, without anybody waiting for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Chore {
+    /// To add this user's other devices.
+    OwnDevices,
+    /// To delete old history.
+    Prune,
+    /// To warm the tree.
+    Warm,
+}
 
 pub(super) struct State {
     pub(super) rng: Box<dyn RngCore + Send>,
@@ -45,10 +57,18 @@ pub(super) struct State {
     pub(super) link: Option<Link>,
     /// When this device commits a removal if nobody else has, ms since 1970.
     pub(super) duties: BTreeMap<GroupId, u64>,
+    /// At which epoch and roster a group's tree was found clean.
+    pub(super) clean_at: BTreeMap<GroupId, (Epoch, RosterSeq)>,
     /// When this device attests if not enough others have, ms since 1970.
     pub(super) attest_at: BTreeMap<(GroupId, RosterSeq), u64>,
     /// When this device's leaves are due for new keys, ms since 1970.
     pub(super) refresh_at: BTreeMap<GroupId, u64>,
+    /// When other work is due, ms since 1970.
+    pub(super) chores: BTreeMap<(GroupId, Chore), u64>,
+    /// Devices of this user that had no KeyPackage when they were to be added.
+    pub(super) absent: BTreeMap<GroupId, Absent>,
+    /// When the newest record of a group came in, ms since 1970.
+    pub(super) heard_at: BTreeMap<GroupId, u64>,
     /// Groups whose removal the relay asked this device to commit first.
     pub(super) leases: BTreeSet<GroupId>,
     /// Groups to look at before the step ends.
@@ -95,8 +115,12 @@ impl State {
             roster_jobs: VecDeque::new(),
             link: None,
             duties: BTreeMap::new(),
+            clean_at: BTreeMap::new(),
             attest_at: BTreeMap::new(),
             refresh_at: BTreeMap::new(),
+            chores: BTreeMap::new(),
+            absent: BTreeMap::new(),
+            heard_at: BTreeMap::new(),
             leases: BTreeSet::new(),
             dirty: BTreeSet::new(),
             unsettled: BTreeSet::new(),
@@ -252,6 +276,7 @@ impl State {
         // What is due already waits for something else than time.
         let duties = self.duties.values().chain(self.attest_at.values());
         let duties = duties.chain(self.refresh_at.values());
+        let duties = duties.chain(self.chores.values());
         [
             link.next_deadline(),
             duties.copied().filter(|at| *at > now).min(),
@@ -281,8 +306,10 @@ impl State {
         let now = self.now_ms;
         let duties = self.duties.iter().chain(&self.refresh_at);
         let attest = self.attest_at.iter().map(|((group, _), at)| (group, at));
+        let chores = self.chores.iter().map(|((group, _), at)| (group, at));
         let due = duties
             .chain(attest)
+            .chain(chores)
             .filter(|(_, at)| since_ms < **at && **at <= now);
         let groups: Vec<_> = due.map(|(group, _)| *group).collect();
         self.dirty.extend(groups);
@@ -341,7 +368,19 @@ impl State {
                 return self.intend(tx, id, group, Intent::Add { users });
             }
             CommandKind::RemoveMember { group, user } => {
+                if user == self.identity.user {
+                    return Ok(Err(CommandError::LeaveInstead));
+                }
                 return self.intend(tx, id, group, Intent::Remove { user });
+            }
+            CommandKind::LeaveGroup { group } => {
+                return self.intend(tx, id, group, Intent::Leave { told: false });
+            }
+            CommandKind::ChangeGroup { group, change } => {
+                if let Some(error) = too_long(&change) {
+                    return Ok(Err(error));
+                }
+                return self.intend(tx, id, group, Intent::Change { change });
             }
             CommandKind::SendText { group, text } => {
                 if text.len() > MAX_TEXT_BYTES {
@@ -388,6 +427,9 @@ impl State {
         if self.roster.closed_at(group).is_some() {
             return Ok(Err(CommandError::GroupClosed));
         }
+        if self.wants_to_leave(tx, group)? {
+            return Ok(Err(CommandError::Leaving));
+        }
         rows::put(
             tx,
             INTENTS,
@@ -409,10 +451,7 @@ impl State {
         members: Vec<UserId>,
     ) -> Result<(), EngineError> {
         let group = GroupId::random(&mut self.rng);
-        let policy = GroupPolicy {
-            name,
-            admins: vec![self.identity.user],
-        };
+        let policy = GroupPolicy::new(name, self.identity.user);
         self.open_group(tx, id, group, policy)?;
         let mut users: BTreeSet<UserId> = members.into_iter().collect();
         users.insert(self.identity.user);
