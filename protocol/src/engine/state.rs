@@ -54,6 +54,8 @@ pub(super) struct State {
     pub(super) groups: BTreeMap<GroupId, Group>,
     pub(super) claims: BTreeMap<GroupId, Claim>,
     pub(super) roster_jobs: VecDeque<RosterJob>,
+    /// The relay takes no change of the roster before, but an administrator's order; ms since 1970 (REQ-107).
+    pub(super) append_after_ms: u64,
     pub(super) link: Option<Link>,
     /// When this device commits a removal if nobody else has, ms since 1970.
     pub(super) duties: BTreeMap<GroupId, u64>,
@@ -113,6 +115,7 @@ impl State {
             groups: BTreeMap::new(),
             claims: BTreeMap::new(),
             roster_jobs: VecDeque::new(),
+            append_after_ms: 0,
             link: None,
             duties: BTreeMap::new(),
             clean_at: BTreeMap::new(),
