@@ -13,6 +13,8 @@ mod join;
 mod link;
 mod outbound;
 mod pursue;
+mod restart;
+mod resync;
 mod roster_sync;
 mod rows;
 mod state;
@@ -234,6 +236,13 @@ impl<S: Store> Engine<S> {
                 row: "a group's id",
             })?);
             let row: GroupRow = rows::from_bytes(&value)?;
+            if row.is_candidate {
+                continue;
+            }
+            let (successor, is_left) = match &row.status {
+                GroupStatus::Continued(successor) => (Some(*successor), true),
+                status => (None, *status == GroupStatus::Removed),
+            };
             let mut view = GroupView {
                 id,
                 name: row.name,
@@ -243,12 +252,16 @@ impl<S: Store> Engine<S> {
                     GroupStatus::Creating | GroupStatus::Active => GroupStatusView::Active,
                     GroupStatus::Removed => GroupStatusView::Removed,
                     GroupStatus::Stopped(why) => GroupStatusView::Stopped(why),
+                    GroupStatus::Halted(fault) => GroupStatusView::Stopped(fault.reason),
+                    GroupStatus::Continued(successor) => GroupStatusView::Continued { successor },
                 },
                 members: Vec::new(),
                 admins: Vec::new(),
                 epoch_authenticator: Vec::new(),
+                predecessor: row.predecessor,
+                successor,
             };
-            if view.status != GroupStatusView::Removed {
+            if !is_left {
                 let group = self.state.take_group(&tx, id)?;
                 view.members = group
                     .leaves()

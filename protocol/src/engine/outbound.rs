@@ -57,6 +57,8 @@ impl State {
             floor_seq: LogSeq(0),
             floor_fence: RosterSeq(0),
             refresh_at_ms: self.next_refresh_ms(1),
+            is_candidate: policy.predecessor.is_some(),
+            predecessor: policy.predecessor.map(|p| p.group),
         };
         rows::put(tx, GROUPS, group_id.0, &row)?;
         self.groups.insert(group_id, group);
@@ -78,6 +80,15 @@ impl State {
         let Some(mut row) = rows::load::<GroupRow>(tx, GROUPS, &id.0)? else {
             return Ok(());
         };
+        match &row.status {
+            GroupStatus::Halted(fault) if fault.stopped().is_none() => {
+                return self.pump_halted(tx, id, &mut row);
+            }
+            GroupStatus::Continued(successor) => {
+                return self.pump_continued(tx, id, *successor);
+            }
+            _ => {}
+        }
         if let Some(error) = row.closed() {
             self.unsettled.remove(&id);
             self.duties.remove(&id);
@@ -100,6 +111,10 @@ impl State {
             },
         )?;
         self.groups.insert(id, group);
+        // Whoever fills a successor goes on with its predecessor.
+        if row.is_candidate {
+            self.dirty.extend(row.predecessor);
+        }
         if settled {
             self.unsettled.remove(&id);
         }
@@ -126,6 +141,9 @@ impl State {
             return Ok(false);
         }
         if self.must_rotate(tx, &mut work)? {
+            return Ok(false);
+        }
+        if self.pursue_restart(tx, &mut work)? {
             return Ok(false);
         }
         let open = || outbox.iter().filter(|(_, o)| !o.acked).map(|(_, o)| o);
@@ -175,7 +193,7 @@ impl State {
     }
 
     /// Sends what is in the outbox and was not sent on this connection.
-    fn send_outbox(
+    pub(super) fn send_outbox(
         &mut self,
         tx: &Tx<'_>,
         id: GroupId,
@@ -378,7 +396,11 @@ impl State {
                     link.relay_head = link.relay_head.max(head_seq);
                 }
             }
-            Refusal::WrongEpoch { .. } => {
+            refusal if outbox.kind == OutboxKind::Restart => {
+                self.drop_outbox(tx, group, number, &outbox)?;
+                return self.handle_restart_refused(tx, group, &refusal);
+            }
+            Refusal::WrongEpoch { .. } | Refusal::GroupRestarted { .. } => {
                 if let Some(link) = &mut self.link {
                     link.subs.remove(&group);
                 }
@@ -437,6 +459,7 @@ impl State {
                     rows::put(tx, ORDERS, key, &row)?;
                 }
             }
+            OutboxKind::Restart => self.unsubmit_restart(tx, group)?,
             OutboxKind::Create | OutboxKind::Message => {}
         }
         Ok(())

@@ -6,7 +6,7 @@ use openmls::prelude::{
 };
 use tls_codec::{TlsDeserialize, TlsSerialize, TlsSize, VLByteVec};
 
-use crate::identity::{UserId, decode, encode};
+use crate::identity::{Epoch, GroupId, Hash, UserId, decode, encode};
 
 /// The GroupContext extension type of the group policy, of the private-use range (RFC 9420 §17.3) (REQ-094).
 pub const GROUP_POLICY_EXTENSION: u16 = 0xF0A1;
@@ -21,6 +21,19 @@ pub struct GroupPolicy {
     pub name: String,
     /// Users who may change the policy and remove members.
     pub admins: Vec<UserId>,
+    /// What the group continues; never changes (REQ-153).
+    pub predecessor: Option<Predecessor>,
+}
+
+/// The last good epoch of the group that a successor continues (REQ-153).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, TlsSerialize, TlsDeserialize, TlsSize)]
+pub struct Predecessor {
+    /// The group.
+    pub group: GroupId,
+    /// Its last good epoch.
+    pub epoch: Epoch,
+    /// That epoch's opening entry.
+    pub entry_hash: Hash,
 }
 
 #[derive(TlsSerialize, TlsDeserialize, TlsSize)]
@@ -28,6 +41,8 @@ struct PolicyBody {
     version: u8,
     name: VLByteVec,
     admins: Vec<UserId>,
+    /// At most one.
+    predecessor: Vec<Predecessor>,
 }
 
 impl GroupPolicy {
@@ -38,6 +53,7 @@ impl GroupPolicy {
             version: 1,
             name: self.name.as_bytes().to_vec().into(),
             admins: self.admins.clone(),
+            predecessor: self.predecessor.into_iter().collect(),
         })
     }
 
@@ -45,12 +61,16 @@ impl GroupPolicy {
     #[must_use]
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let body: PolicyBody = decode(bytes).ok()?;
-        if body.version != 1 || body.name.as_slice().len() > MAX_GROUP_NAME_BYTES {
+        if body.version != 1
+            || body.predecessor.len() > 1
+            || body.name.as_slice().len() > MAX_GROUP_NAME_BYTES
+        {
             return None;
         }
         Some(Self {
             name: String::from_utf8(body.name.into()).ok()?,
             admins: body.admins,
+            predecessor: body.predecessor.first().copied(),
         })
     }
 
@@ -88,6 +108,11 @@ mod tests {
         let policy = GroupPolicy {
             name: "Entwürfe".into(),
             admins: vec![UserId([1; 16])],
+            predecessor: Some(Predecessor {
+                group: GroupId([2; 32]),
+                epoch: Epoch(3),
+                entry_hash: Hash([4; 32]),
+            }),
         };
         let bytes = policy.to_bytes();
         assert_eq!(GroupPolicy::from_bytes(&bytes), Some(policy));

@@ -133,6 +133,7 @@ impl Org {
         GroupPolicy {
             name: "x".into(),
             admins: vec![self.owner.user],
+            predecessor: None,
         }
     }
 }
@@ -331,6 +332,7 @@ fn policy_changes_are_for_group_admins() {
     let changed = GroupPolicy {
         name: "y".into(),
         admins: vec![org.leaf(0).user],
+        predecessor: None,
     };
     let check = |committer: Leaf, new: Option<&GroupPolicy>| {
         let mut view = commit(&org, &policy, committer, &before);

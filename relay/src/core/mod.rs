@@ -17,6 +17,8 @@ pub mod layout;
 mod orders;
 mod organisations;
 mod outbox;
+mod restarts;
+mod resyncs;
 mod rosters;
 mod slots;
 mod status;
