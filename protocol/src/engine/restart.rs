@@ -321,7 +321,7 @@ impl State {
     ) -> Result<(), EngineError> {
         let access_key = group.access_key(&self.crypto)?;
         if restart.submitted {
-            return self.send_outbox(tx, id, row, Some(&access_key));
+            return self.send_outbox(tx, id, row, Some(&access_key)).map(drop);
         }
         let Some((successor, filling)) = restart.successor else {
             restart.successor = Some(self.open_successor(tx, id, row, group)?);
@@ -352,7 +352,7 @@ impl State {
         let body = RecordBody::Restart(Restart::sign(statement, &self.identity.mls));
         let outbox = OutboxRow::new(OutboxKind::Restart, None, row.epoch, &body);
         self.put_outbox(tx, id, &outbox)?;
-        self.send_outbox(tx, id, row, Some(&access_key))
+        self.send_outbox(tx, id, row, Some(&access_key)).map(drop)
     }
 
     /// Makes the successor: the same policy, everybody but the culprit (REQ-153). Returns it and the intent that fills it.
@@ -382,10 +382,13 @@ impl State {
             }),
             ..group.policy().clone()
         };
+        // Who has asked to leave is not brought along.
+        let leavers = group.leavers();
         let users = group
             .leaves()
             .iter()
             .filter(|l| self.roster.is_admitted(l.device) && Some(l.user) != culprit)
+            .filter(|l| !leavers.contains(l))
             .map(|l| l.user)
             .collect();
         let successor = GroupId::random(&mut self.rng);
