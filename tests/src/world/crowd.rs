@@ -116,7 +116,8 @@ impl World {
         );
         let entry = sign_entry(org, head, self.now_ms, signer, key, ops);
         let entry = entry.bytes().to_vec().into();
-        self.put(line, Request::AppendRoster { entry });
+        let slots = Vec::new();
+        self.put(line, Request::AppendRoster { entry, slots });
         self.settle();
         let after = self.people[owner.0].engine().roster().head();
         assert_eq!(after.seq, head.seq.next(), "the relay takes the entry");
