@@ -3,6 +3,7 @@
 //! Everything that runs here is the product's own code; the world only moves frames, time and faults.
 //! It must never read a clock or draw from any randomness but its seed.
 
+mod crowd;
 mod disk;
 mod liar;
 mod network;
