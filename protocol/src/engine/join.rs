@@ -178,7 +178,7 @@ impl State {
         if let Some(held) = &held {
             self.check_resync(held, &joined)?;
         }
-        self.write_joined(tx, item, group, s)
+        self.write_joined(tx, item, group, joined.added, s)
             .map_err(|_| GroupError::Mls("write a group's row"))?;
         let opened = match &held {
             Some(held) => self
@@ -209,11 +209,14 @@ impl State {
         tx: &Tx<'_>,
         item: &InboxItem,
         group: &Group,
+        added: usize,
         s: RosterSeq,
     ) -> Result<(), EngineError> {
         let epoch = group.epoch();
         let mut row = GroupRow {
             name: group.policy().name.clone(),
+            retention_days: group.policy().retention_days,
+            warm_at_ms: self.first_warming_ms(group, added),
             suite: group.suite(),
             status: GroupStatus::Active,
             cursor: item.entry.seq,

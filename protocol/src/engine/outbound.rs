@@ -6,7 +6,7 @@ use super::rows::{
     self, GROUPS, GroupRow, GroupStatus, INTENTS, Intent, IntentRow, ORDERS, OUTBOX, OrderRow,
     OutboxKind, OutboxRow,
 };
-use super::state::State;
+use super::state::{Chore, State};
 use super::{CommandError, EngineError, Event, IntentId};
 use crate::group::{Changes, Group, GroupPolicy, MlsProvider};
 use crate::identity::{Epoch, GroupId, Hash, LogSeq, RosterSeq, SigningKey, decode};
@@ -46,6 +46,8 @@ impl State {
         let outbox = OutboxRow::new(OutboxKind::Create, Some(id.0), Epoch(0), &body);
         let row = GroupRow {
             name: policy.name,
+            retention_days: policy.retention_days,
+            warm_at_ms: 0,
             suite,
             status: GroupStatus::Creating,
             cursor: LogSeq(0),
@@ -83,12 +85,17 @@ impl State {
         let Some(mut row) = rows::load::<GroupRow>(tx, GROUPS, &id.0)? else {
             return Ok(());
         };
+        self.prune_history(tx, id, &row)?;
         let asks = self.send_resync(tx, id, &mut row)?;
         match &row.status {
             // What is wanted waits for the answer.
             GroupStatus::Halted(_) | GroupStatus::Stopped(_) | GroupStatus::Removed if asks => {
                 self.unsettled.insert(id);
                 return Ok(());
+            }
+            GroupStatus::Halted(_) if self.roster.closed_at(id).is_some() => {
+                self.unsettled.remove(&id);
+                return self.fail_intents(tx, id, &CommandError::GroupClosed);
             }
             GroupStatus::Halted(fault) if fault.stopped().is_none() => {
                 return self.pump_halted(tx, id, &mut row);
@@ -101,6 +108,8 @@ impl State {
         if let Some(error) = row.closed() {
             self.unsettled.remove(&id);
             self.duties.remove(&id);
+            self.chores.remove(&(id, Chore::OwnDevices));
+            self.chores.remove(&(id, Chore::Warm));
             return self.fail_intents(tx, id, &error);
         }
         self.unsettled.insert(id);
@@ -139,6 +148,11 @@ impl State {
         if !self.is_caught_up(&work, &access_key) {
             return Ok(false);
         }
+        if self.roster.closed_at(work.id).is_some() {
+            self.duties.remove(&work.id);
+            self.fail_intents(tx, work.id, &CommandError::GroupClosed)?;
+            return Ok(true);
+        }
         let outbox = self.send_outbox(tx, work.id, work.row, Some(&access_key))?;
         if outbox.iter().any(|(_, o)| o.kind == OutboxKind::Commit) {
             return Ok(false);
@@ -165,7 +179,7 @@ impl State {
         if self.pursue_restart(tx, &mut work)? {
             return Ok(false);
         }
-        let window = if open().any(|o| is_older(o, head)) {
+        let window = if open().any(|o| is_older(o, head)) || self.stale_block().is_some() {
             // `s` never falls per leaf: what is undecided could still enter the log after what is made now.
             0
         } else {
@@ -176,10 +190,14 @@ impl State {
             return Ok(false);
         }
         let attested = self.attest(tx, &mut work)?;
-        if idle && attested {
+        let settled = idle && attested && self.add_own_devices(tx, &mut work)?;
+        if settled && work.open == 0 {
             self.refresh(tx, &mut work)?;
         }
-        Ok(idle && attested && work.open == 0)
+        if settled && work.open == 0 {
+            self.warm(tx, &mut work)?;
+        }
+        Ok(settled && work.open == 0)
     }
 
     /// Whether the cursor has reached the end of the log; asks for what is missing.
@@ -437,6 +455,13 @@ impl State {
             refusal if outbox.kind == OutboxKind::Restart => {
                 self.drop_outbox(tx, group, number, &outbox)?;
                 return self.handle_restart_refused(tx, group, &refusal);
+            }
+            // Its entry is on the way; a relay that has none has lied.
+            Refusal::GroupClosed if self.roster.closed_at(group).is_none() => {
+                let next = self.roster.head().seq.next();
+                if let Some(link) = &mut self.link {
+                    link.need_roster = link.need_roster.max(next);
+                }
             }
             Refusal::WrongEpoch { .. } | Refusal::GroupRestarted { .. } => {
                 if let Some(link) = &mut self.link {

@@ -27,6 +27,7 @@ impl Turn<'_> {
             self.delete_inbox(org, device)?;
             self.delete_slots(org, device)?;
             self.delete_resyncs(org, device)?;
+            self.delete_checkpoint(org, device);
             let key = self
                 .rosters
                 .at(org)

@@ -229,6 +229,7 @@ impl Line {
             Push::Records { records, .. } => format!("{} records", records.len()),
             Push::RosterEntry { .. } => "a roster entry".into(),
             Push::ResyncAsked { .. } => "a colleague's question".into(),
+            Push::Checkpoint { .. } => "a checkpoint".into(),
             Push::InboxWaiting | Push::SlotsWaiting | Push::KeyPackagesLow { .. } => {
                 "a hint".into()
             }
