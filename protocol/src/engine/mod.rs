@@ -295,7 +295,11 @@ impl<S: Store> Engine<S> {
                 successor,
             };
             let closed = self.state.roster.closed_at(id).is_some();
-            if closed && view.status == GroupStatusView::Active {
+            let is_held = matches!(
+                view.status,
+                GroupStatusView::Active | GroupStatusView::Stopped(_)
+            );
+            if closed && is_held {
                 view.status = GroupStatusView::Closed;
             }
             if !is_left {
