@@ -51,12 +51,26 @@ pub struct Package {
     version: String,
     source: Option<String>,
     license: Option<String>,
+    id: Option<String>,
 }
 
 /// The answer of `cargo metadata`.
 #[derive(Debug, Deserialize)]
 pub struct Metadata {
     packages: Vec<Package>,
+    resolve: Option<Resolve>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Resolve {
+    nodes: Vec<Node>,
+}
+
+/// A crate in the build graph, with the features that all of the workspace together switches on.
+#[derive(Debug, Deserialize)]
+struct Node {
+    id: String,
+    features: Vec<String>,
 }
 
 /// Reads `deny.toml`.
@@ -137,6 +151,39 @@ pub fn unlicensed(policy: &Policy, metadata: &Metadata) -> Vec<Finding> {
         .collect()
 }
 
+/// The feature behind which the crates of openmls keep what is for tests only, and what such crates are called.
+const TEST_FEATURE: &str = "test-utils";
+const MLS_CRATES: &str = "openmls";
+/// A second openmls with its tests compiled in: `tests/vectors`.
+const TEST_CRATE: &str = "mortise-kats";
+
+/// Test code of the MLS library in the build graph of the workspace, which is what the product is built from.
+#[must_use]
+pub fn test_code(metadata: &Metadata) -> Vec<Finding> {
+    let Some(resolve) = &metadata.resolve else {
+        return vec![Finding::new("cargo metadata", "has no build graph")];
+    };
+    let mut findings = Vec::new();
+    for node in &resolve.nodes {
+        let named = |p: &&Package| p.id.as_deref() == Some(node.id.as_str());
+        let Some(package) = metadata.packages.iter().find(named) else {
+            findings.push(Finding::new(
+                &node.id,
+                "is in the build graph and no package",
+            ));
+            continue;
+        };
+        if package.name == TEST_CRATE {
+            findings.push(Finding::new(TEST_CRATE, "is in the build graph"));
+        }
+        if package.name.starts_with(MLS_CRATES) && node.features.iter().any(|f| f == TEST_FEATURE) {
+            let what = format!("{} is built with {TEST_FEATURE}", package.version);
+            findings.push(Finding::new(&package.name, what));
+        }
+    }
+    findings
+}
+
 /// Whether a version comes before another. A pre-release comes before its release.
 fn is_below(version: &str, floor: &str) -> bool {
     let parse = |text: &str| {
@@ -202,6 +249,41 @@ mod tests {
         assert_eq!(count("null"), 1);
     }
 
+    /// A build graph of one crate.
+    fn graph(name: &str, features: &str) -> Metadata {
+        let text = format!(
+            r#"{{"packages":[{{"name":"{name}","version":"1","license":"MIT","id":"x"}}],
+                 "resolve":{{"nodes":[{{"id":"x","features":[{features}]}}]}}}}"#
+        );
+        parse_metadata(&text).expect("well-formed")
+    }
+
+    #[test]
+    fn test_code_in_the_build_graph_is_found() {
+        let count = |name, features| test_code(&graph(name, features)).len();
+        assert_eq!(count("openmls", r#""test-utils""#), 1);
+        assert_eq!(count("openmls_traits", r#""a","test-utils""#), 1);
+        assert_eq!(count("openmls", r#""a""#), 0);
+        assert_eq!(count("another", r#""test-utils""#), 0);
+        assert_eq!(count("mortise-kats", ""), 1);
+        let bare = parse_metadata(r#"{"packages":[]}"#).expect("well-formed");
+        assert_eq!(test_code(&bare).len(), 1);
+    }
+
+    /// What the product is built from has openmls, and none of its test code.
+    #[test]
+    fn the_product_is_built_without_test_code() {
+        let output = std::process::Command::new("cargo")
+            .args(["metadata", "--format-version", "1", "--locked"])
+            .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+            .output()
+            .expect("cargo runs");
+        let metadata =
+            parse_metadata(&String::from_utf8_lossy(&output.stdout)).expect("well-formed");
+        assert!(metadata.packages.iter().any(|p| p.name == "openmls"));
+        assert_eq!(test_code(&metadata), []);
+    }
+
     /// The floors that the project stands on are in its policy, and the lock file keeps them.
     #[test]
     fn the_project_keeps_its_floors() {
@@ -217,8 +299,10 @@ mod tests {
         ] {
             assert_eq!(banned(&policy, &lock(name, below, "s")).len(), 1, "{name}");
         }
-        let lock = parse_lock(&read("Cargo.lock")).expect("Cargo.lock is well-formed");
-        assert_eq!(banned(&policy, &lock), []);
-        assert_eq!(foreign(&policy, &lock), []);
+        for name in ["Cargo.lock", "tests/vectors/Cargo.lock"] {
+            let lock = parse_lock(&read(name)).expect("a lock file is well-formed");
+            assert_eq!(banned(&policy, &lock), [], "{name}");
+            assert_eq!(foreign(&policy, &lock), [], "{name}");
+        }
     }
 }
