@@ -2,6 +2,8 @@
 //!
 //! `deny.toml` is the one list; this enforces it offline, also where cargo-deny is not installed.
 
+use std::collections::BTreeSet;
+
 use anyhow::Context as _;
 use serde::Deserialize;
 
@@ -51,26 +53,12 @@ pub struct Package {
     version: String,
     source: Option<String>,
     license: Option<String>,
-    id: Option<String>,
 }
 
 /// The answer of `cargo metadata`.
 #[derive(Debug, Deserialize)]
 pub struct Metadata {
     packages: Vec<Package>,
-    resolve: Option<Resolve>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Resolve {
-    nodes: Vec<Node>,
-}
-
-/// A crate in the build graph, with the features that all of the workspace together switches on.
-#[derive(Debug, Deserialize)]
-struct Node {
-    id: String,
-    features: Vec<String>,
 }
 
 /// Reads `deny.toml`.
@@ -157,31 +145,49 @@ const MLS_CRATES: &str = "openmls";
 /// A second openmls with its tests compiled in: `tests/vectors`.
 const TEST_CRATE: &str = "mortise-kats";
 
-/// Test code of the MLS library in the build graph of the workspace, which is what the product is built from.
+/// The arguments with which cargo prints the build graph of the workspace, which is what the product is built from:
+/// a crate per line, with the features that all of the workspace together switches on. (The graph of `cargo metadata`
+/// is not the one that is built: it takes features for on that only a crate which is not built would switch on.)
+pub const GRAPH: &[&str] = &[
+    "tree",
+    "--workspace",
+    "--locked",
+    "--edges=normal,build,dev",
+    "--prefix=none",
+    "--format={p}|{f}",
+];
+
+/// Test code of the MLS library in a build graph, as [`GRAPH`] prints it.
 #[must_use]
-pub fn test_code(metadata: &Metadata) -> Vec<Finding> {
-    let Some(resolve) = &metadata.resolve else {
-        return vec![Finding::new("cargo metadata", "has no build graph")];
-    };
+pub fn test_code(graph: &str) -> Vec<Finding> {
+    let crates: BTreeSet<(&str, &str)> = graph
+        .lines()
+        .filter_map(|line| line.split_once('|'))
+        .map(|(package, features)| (package, features.trim_end_matches(" (*)")))
+        .collect();
+    if !crates.iter().any(|(p, _)| name_of(p) == MLS_CRATES) {
+        return vec![Finding::new(
+            "cargo tree",
+            "shows no openmls: it is not the build graph",
+        )];
+    }
     let mut findings = Vec::new();
-    for node in &resolve.nodes {
-        let named = |p: &&Package| p.id.as_deref() == Some(node.id.as_str());
-        let Some(package) = metadata.packages.iter().find(named) else {
-            findings.push(Finding::new(
-                &node.id,
-                "is in the build graph and no package",
-            ));
-            continue;
-        };
-        if package.name == TEST_CRATE {
-            findings.push(Finding::new(TEST_CRATE, "is in the build graph"));
+    for (package, features) in crates {
+        let name = name_of(package);
+        if name == TEST_CRATE {
+            findings.push(Finding::new(name, "is in the build graph"));
         }
-        if package.name.starts_with(MLS_CRATES) && node.features.iter().any(|f| f == TEST_FEATURE) {
-            let what = format!("{} is built with {TEST_FEATURE}", package.version);
-            findings.push(Finding::new(&package.name, what));
+        if name.starts_with(MLS_CRATES) && features.split(',').any(|f| f == TEST_FEATURE) {
+            let version = package.trim_start_matches(name).trim_start();
+            let what = format!("{version} is built with {TEST_FEATURE}");
+            findings.push(Finding::new(name, what));
         }
     }
     findings
+}
+
+fn name_of(package: &str) -> &str {
+    package.split(' ').next().unwrap_or_default()
 }
 
 /// Whether a version comes before another. A pre-release comes before its release.
@@ -249,39 +255,27 @@ mod tests {
         assert_eq!(count("null"), 1);
     }
 
-    /// A build graph of one crate.
-    fn graph(name: &str, features: &str) -> Metadata {
-        let text = format!(
-            r#"{{"packages":[{{"name":"{name}","version":"1","license":"MIT","id":"x"}}],
-                 "resolve":{{"nodes":[{{"id":"x","features":[{features}]}}]}}}}"#
-        );
-        parse_metadata(&text).expect("well-formed")
-    }
-
     #[test]
     fn test_code_in_the_build_graph_is_found() {
-        let count = |name, features| test_code(&graph(name, features)).len();
-        assert_eq!(count("openmls", r#""test-utils""#), 1);
-        assert_eq!(count("openmls_traits", r#""a","test-utils""#), 1);
-        assert_eq!(count("openmls", r#""a""#), 0);
-        assert_eq!(count("another", r#""test-utils""#), 0);
-        assert_eq!(count("mortise-kats", ""), 1);
-        let bare = parse_metadata(r#"{"packages":[]}"#).expect("well-formed");
-        assert_eq!(test_code(&bare).len(), 1);
+        let count = |line: &str| test_code(&format!("openmls v1|a,b\n{line}\n")).len();
+        assert_eq!(count("openmls v2|a,test-utils (*)"), 1);
+        assert_eq!(count("openmls_traits v1|test-utils"), 1);
+        assert_eq!(count("openmls_traits v1|test-utils-not (*)"), 0);
+        assert_eq!(count("another v1|test-utils"), 0);
+        assert_eq!(count("mortise-kats v1 (/a)|"), 1);
+        // No graph is no proof.
+        assert_eq!(test_code("another v1|\n").len(), 1);
     }
 
     /// What the product is built from has openmls, and none of its test code.
     #[test]
     fn the_product_is_built_without_test_code() {
         let output = std::process::Command::new("cargo")
-            .args(["metadata", "--format-version", "1", "--locked"])
+            .args(GRAPH)
             .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
             .output()
             .expect("cargo runs");
-        let metadata =
-            parse_metadata(&String::from_utf8_lossy(&output.stdout)).expect("well-formed");
-        assert!(metadata.packages.iter().any(|p| p.name == "openmls"));
-        assert_eq!(test_code(&metadata), []);
+        assert_eq!(test_code(&String::from_utf8_lossy(&output.stdout)), []);
     }
 
     /// The floors that the project stands on are in its policy, and the lock file keeps them.

@@ -223,27 +223,32 @@ fn crate_sources(root: &Path) -> anyhow::Result<Outcome> {
 
 fn licences(root: &Path) -> anyhow::Result<Outcome> {
     let policy = deps::parse_policy(&read(root, "deny.toml")?)?;
-    with_metadata(root, |metadata| deps::unlicensed(&policy, metadata))
+    let args = ["metadata", "--format-version", "1", "--locked"];
+    with_cargo(root, &args, |answer| {
+        Ok(deps::unlicensed(&policy, &deps::parse_metadata(answer)?))
+    })
 }
 
 fn test_code(root: &Path) -> anyhow::Result<Outcome> {
-    with_metadata(root, deps::test_code)
+    with_cargo(root, deps::GRAPH, |graph| Ok(deps::test_code(graph)))
 }
 
-fn with_metadata(
+/// Checks what a cargo command prints.
+fn with_cargo(
     root: &Path,
-    check: impl FnOnce(&deps::Metadata) -> Vec<Finding>,
+    args: &[&str],
+    check: impl FnOnce(&str) -> anyhow::Result<Vec<Finding>>,
 ) -> anyhow::Result<Outcome> {
+    let command = format!("cargo {}", args.join(" "));
     let output = Command::new("cargo")
-        .args(["metadata", "--format-version", "1", "--locked"])
+        .args(args)
         .current_dir(root)
         .output()
-        .context("running cargo metadata")?;
+        .with_context(|| format!("running {command}"))?;
     if !output.status.success() {
-        return Ok(tail("cargo metadata", &output.stderr));
+        return Ok(tail(&command, &output.stderr));
     }
-    let metadata = deps::parse_metadata(&String::from_utf8_lossy(&output.stdout))?;
-    Ok(check(&metadata).into())
+    Ok(check(&String::from_utf8_lossy(&output.stdout))?.into())
 }
 
 fn traceability(root: &Path) -> anyhow::Result<Outcome> {
