@@ -736,7 +736,7 @@ pub(super) fn roster_seq_of(body: &RecordBody) -> Option<RosterSeq> {
 
 fn history_of(content: &[u8]) -> Option<HistoryKind> {
     Some(match content::decode(content).ok()? {
-        Content::Text(text) => HistoryKind::Text(text),
+        Content::Text(message) => HistoryKind::Text(message.text),
         Content::Unsupported => HistoryKind::Unsupported,
     })
 }
