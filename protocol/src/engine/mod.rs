@@ -22,7 +22,7 @@ pub use api::{
     Alarm, Command, CommandError, CommandKind, Event, GroupStatusView, GroupView, HistoryKind,
     HistoryRecord, Input, IntentId, InviteLink, MemberView, OrderGroup, Output,
 };
-pub use identity::{Identity, has_identity, load_identity, save_identity};
+pub use identity::{DeviceKeys, Identity, has_identity, load_identity, save_identity};
 
 use std::sync::Arc;
 
