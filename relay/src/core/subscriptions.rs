@@ -79,13 +79,14 @@ impl Turn<'_> {
 
     /// Pushes a new record to every subscriber that waits for exactly this one and has credit.
     pub(super) fn push_live(&mut self, group: GroupId, record: &LogRecord, closes_epoch: bool) {
+        let mut to = Vec::new();
         for (conn, mut subscription) in self.connections.subscribers(group) {
             // A position is in one epoch only; that the epoch is compared too keeps a mistake above from being a leak.
             let waits = subscription.epoch == record.epoch && subscription.next_seq == record.seq;
             if !waits || subscription.credit == 0 {
                 continue;
             }
-            self.push_record(conn, group, record.clone());
+            to.extend(self.stream_of(conn).map(|stream| (conn, stream)));
             if closes_epoch {
                 self.connections.unsubscribe(conn, group);
                 continue;
@@ -94,10 +95,11 @@ impl Turn<'_> {
             subscription.next_seq = record.seq.next();
             self.connections.subscribe(conn, group, subscription);
         }
+        self.outbox.broadcast_record(to, group, record);
     }
 
     fn push_record(&mut self, conn: ConnId, group: GroupId, record: LogRecord) {
-        if let Some((_, stream)) = self.connections.at(conn).and_then(|c| c.hello) {
+        if let Some(stream) = self.stream_of(conn) {
             self.outbox.push_record(conn, stream, group, record);
         }
     }
