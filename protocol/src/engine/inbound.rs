@@ -1,5 +1,7 @@
 //! What the log of a group brings: every record through the rules, in log order, in one transaction (REQ-087, REQ-090).
 
+use std::collections::BTreeMap;
+
 use super::rows::{
     self, GROUPS, GroupRow, GroupStatus, HISTORY, INTENTS, LOG_HASHES, ORDERS, OUTBOX, OrderRow,
     OutboxKind, OutboxRow,
@@ -523,7 +525,7 @@ impl State {
     ) -> Result<(), Refused> {
         let mut rotated: Option<(RosterSeq, Vec<UserId>)> = None;
         let mut removed = Vec::new();
-        for leaf in before.iter().filter(|leaf| !after.contains(leaf)) {
+        for leaf in without(before, after) {
             let order = self.roster.device(leaf.device).and_then(|d| d.revoked);
             match order.filter(|order| *order <= s) {
                 Some(order) => {
@@ -534,16 +536,15 @@ impl State {
                     if let Some(mut row) = rows::load::<OrderRow>(tx, ORDERS, &key)? {
                         row.rotated = true;
                         rows::put(tx, ORDERS, key, &row)?;
+                        if who.0 == self.identity.device {
+                            self.attest_at.insert((inbound.group, order), self.now_ms);
+                        }
                     }
                 }
                 None => removed.push(leaf.user),
             }
         }
-        let added: Vec<_> = after
-            .iter()
-            .filter(|leaf| !before.contains(leaf))
-            .map(|leaf| leaf.user)
-            .collect();
+        let added: Vec<_> = without(after, before).map(|leaf| leaf.user).collect();
         let kind = if let Some((order, mut users)) = rotated {
             users.dedup();
             HistoryKind::Rotated { order, users }
@@ -616,6 +617,14 @@ impl State {
         }
         Ok(())
     }
+}
+
+/// The leaves that are not among `others` as they are; both lists may be long.
+fn without<'a>(leaves: &'a [Leaf], others: &[Leaf]) -> impl Iterator<Item = &'a Leaf> {
+    let others: BTreeMap<DeviceId, Leaf> = others.iter().map(|l| (l.device, *l)).collect();
+    leaves
+        .iter()
+        .filter(move |leaf| others.get(&leaf.device) != Some(leaf))
 }
 
 /// The sender's roster head, if the record has one.
