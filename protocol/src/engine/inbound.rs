@@ -636,6 +636,9 @@ impl State {
                     if let Some(mut row) = rows::load::<OrderRow>(tx, ORDERS, &key)? {
                         row.rotated = true;
                         rows::put(tx, ORDERS, key, &row)?;
+                        if who.0 == self.identity.device {
+                            self.attest_at.insert((inbound.group, order), self.now_ms);
+                        }
                     }
                 }
                 None if before.leavers.contains(leaf) => left.push(leaf.user),

@@ -34,7 +34,7 @@ pub use api::{
     HistoryRecord, Input, IntentId, InviteLink, MemberView, OrderGroup, Output, PolicyChange,
     WhoMayAdd,
 };
-pub use identity::{Identity, has_identity, load_identity, save_identity};
+pub use identity::{DeviceKeys, Identity, has_identity, load_identity, save_identity};
 
 use std::sync::Arc;
 

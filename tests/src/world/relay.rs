@@ -54,8 +54,9 @@ impl World {
             self.crash_relay();
             return;
         }
-        for output in outputs {
+        for output in Output::singly(outputs) {
             match output {
+                Output::Broadcast { .. } => {}
                 Output::Send {
                     conn,
                     stream,
