@@ -112,7 +112,7 @@ impl State {
         if !self.is_caught_up(&work, &access_key) {
             return Ok(false);
         }
-        self.send_outbox(tx, work.id, work.row, Some(&access_key))?;
+        self.send_outbox(tx, work.id, work.row, Some(&*access_key))?;
         let outbox = rows::of_group::<OutboxRow>(tx, OUTBOX, work.id)?;
         if outbox.iter().any(|(_, o)| o.kind == OutboxKind::Commit) {
             return Ok(false);
