@@ -199,7 +199,7 @@ impl State {
         if record.seq != row.cursor.next() && row.status == GroupStatus::Active {
             return Ok(Next::Stop);
         }
-        let needs = record.fence.max(match &body {
+        let needs = record.fence.max(row.floor(record.seq)).max(match &body {
             Ok(body) => roster_seq_of(body).unwrap_or_default(),
             Err(_) => RosterSeq(0),
         });
@@ -324,7 +324,8 @@ impl State {
         if record.fence < row.fence {
             return Err(Violation::FenceFell.into());
         }
-        if record.seq > row.floor_seq && record.fence < row.floor_fence {
+        let floor = row.floor(record.seq);
+        if record.fence < floor && self.roster.order(floor).is_some() {
             return Err(Violation::FenceMissed.into());
         }
         if let RecordBody::Restart(restart) = body {

@@ -131,9 +131,12 @@ impl<S: Store> Engine<S> {
         self.state.now_ms = now_ms;
         let batch = {
             let tx = Tx::new(&self.store);
-            self.state
-                .step(&tx, input)
-                .and_then(|()| Ok(tx.into_batch()?))
+            let step = self.state.step(&tx, input);
+            // openmls does not pass on why it could not read: a store's failure is nobody else's fault.
+            match tx.failure() {
+                Some(failure) => Err(failure.into()),
+                None => step.and_then(|()| Ok(tx.into_batch()?)),
+            }
         };
         let done = batch.and_then(|batch| Ok(commit(&mut self.store, &batch)?));
         match done {

@@ -153,7 +153,7 @@ impl State {
             self.fail_intents(tx, work.id, &CommandError::GroupClosed)?;
             return Ok(true);
         }
-        let outbox = self.send_outbox(tx, work.id, work.row, Some(&access_key))?;
+        let outbox = self.send_outbox(tx, work.id, work.row, Some(&*access_key))?;
         if outbox.iter().any(|(_, o)| o.kind == OutboxKind::Commit) {
             return Ok(false);
         }
@@ -464,9 +464,12 @@ impl State {
                 }
             }
             Refusal::WrongEpoch { .. } | Refusal::GroupRestarted { .. } => {
+                // The log says whether the record is in it: when its epoch ends without it, it is wanted again. On the
+                // relay's word alone it would be made, and read, twice.
                 if let Some(link) = &mut self.link {
                     link.subs.remove(&group);
                 }
+                return Ok(());
             }
             Refusal::RosterFork => {
                 let seq = self.roster.head().seq;

@@ -177,6 +177,15 @@ impl GroupRow {
         self.log_count = cursor.count;
         self.log_hash = cursor.hash;
     }
+
+    /// What the fence of the record at `seq` must at least be, by what the relay has said of an order (REQ-061).
+    pub(super) fn floor(&self, seq: LogSeq) -> RosterSeq {
+        if seq > self.floor_seq {
+            self.floor_fence
+        } else {
+            RosterSeq(0)
+        }
+    }
 }
 
 /// What kind of record an outbox row holds.

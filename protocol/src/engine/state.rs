@@ -164,7 +164,7 @@ impl State {
         let tx = Tx::new(store);
         for (_, entry) in tx.scan(ROSTER, &[])? {
             self.roster
-                .apply(&entry)
+                .replay(&entry)
                 .map_err(|_| EngineError::Damaged { row: "the roster" })?;
         }
         self.fresh = Freshness::load(&tx)?;
