@@ -12,10 +12,43 @@ def _head(data, at):
     at += 1
     if low < 24:
         return major, low, low, at
+    if low == 31 and major in (2, 3, 4, 5):
+        return major, low, None, at
     size = {24: 1, 25: 2, 26: 4, 27: 8}.get(low)
     if size is None or at + size > len(data):
-        raise BadContent("truncated, or of indefinite length")
+        raise BadContent("truncated, or no item begins like that")
     return major, low, int.from_bytes(data[at : at + size], "big"), at + size
+
+
+def _string(data, at, major, length, depth):
+    if length is None:
+        body, (items, at) = b"", _items(data, at, None, depth)
+        for item in items:
+            if not isinstance(item, bytes if major == 2 else str):
+                raise BadContent("a chunk of another kind")
+            body += item if major == 2 else item.encode()
+    else:
+        if at + length > len(data):
+            raise BadContent("truncated")
+        body, at = data[at : at + length], at + length
+    try:
+        return (body if major == 2 else body.decode()), at
+    except UnicodeDecodeError as error:
+        raise BadContent("text that is not UTF-8") from error
+
+
+def _items(data, at, count, depth):
+    items = []
+    while len(items) != count:
+        if count is None and data[at : at + 1] == b"\xff":
+            return items, at + 1
+        item, at = _item(data, at, depth + 1)
+        items.append(item)
+    return items, at
+
+
+class Other:
+    """An item that content has no use for: a float, a tag, a simple value."""
 
 
 def _item(data, at, depth=0):
@@ -27,42 +60,37 @@ def _item(data, at, depth=0):
     if major == 1:
         return -1 - value, at
     if major in (2, 3):
-        if at + value > len(data):
-            raise BadContent("truncated")
-        body = data[at : at + value]
-        try:
-            return (body if major == 2 else body.decode()), at + value
-        except UnicodeDecodeError as error:
-            raise BadContent("text that is not UTF-8") from error
+        return _string(data, at, major, value, depth)
     if major in (4, 5):
-        items = []
-        for _ in range(value * (major - 3)):
-            item, at = _item(data, at, depth + 1)
-            items.append(item)
-        return (items if major == 4 else dict(zip(items[::2], items[1::2]))), at
-    if major == 7 and low in (20, 21, 22):
-        return {20: False, 21: True, 22: None}[low], at
-    raise BadContent("a kind of item that content does not have")
+        items, at = _items(data, at, None if value is None else value * (major - 3), depth)
+        if major == 4:
+            return items, at
+        if len(items) % 2:
+            raise BadContent("a key without a value")
+        return (Other() if items else {}), at  # this version knows no extension
+    if major == 6:
+        return Other(), _item(data, at, depth + 1)[1]
+    return {20: False, 21: True, 22: None}.get(low, Other()), at
 
 
 def read_content(data):
-    """`{"salt", "text"}`; the text is None for content of a kind that this version does not show (REQ-095)."""
+    """The text, or None for content of a kind that this version does not show (REQ-095)."""
     item, end = _item(data, 0)
     if end != len(data):
         raise BadContent("trailing bytes")
-    if not (isinstance(item, list) and len(item) == 7):
-        raise BadContent("not a mimiContent")
-    salt, replaces, topic, expires, reply, extensions, part = item
-    if not (isinstance(salt, bytes) and len(salt) == 16):
-        raise BadContent("salt")
-    if not (isinstance(topic, bytes) and isinstance(extensions, dict) and isinstance(part, list)):
-        raise BadContent("not a mimiContent")
-    plain = replaces is None and expires is None and reply is None and not topic and not extensions
-    shown = plain and len(part) == 5 and part[:4] == [1, "", 1, "text/plain;charset=utf-8"]
-    if not shown or not isinstance(part[4], bytes):
-        return {"salt": salt, "text": None}
+    form = [bytes, None, bytes, None, None, dict, list]
+    if not (isinstance(item, list) and len(item) == len(form)):
+        return None
+    for value, kind in zip(item, form):
+        if not (value is None if kind is None else isinstance(value, kind)):
+            return None
+    salt, part = item[0], item[6]
+    if len(salt) != 16 or len(part) != 5 or part[:4] != [1, "", 1, "text/plain;charset=utf-8"]:
+        return None
+    if not isinstance(part[4], bytes):
+        return None
     try:
-        return {"salt": salt, "text": part[4].decode()}
+        return part[4].decode()
     except UnicodeDecodeError as error:
         raise BadContent("text that is not UTF-8") from error
 

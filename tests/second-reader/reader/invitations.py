@@ -18,7 +18,7 @@ def invitation_key(invitation, secret):
 
 
 class BadLink(Exception):
-    """A text that is not a whole link of this version. `reason` is one word for why."""
+    """A text that is not a whole link of this version. `reason`: Scheme, Version or Damaged."""
 
     def __init__(self, reason):
         super().__init__(reason)
@@ -35,19 +35,19 @@ def read_link(kind, text):
     """REQ-020: the version first, then the 4 bytes of hash, then the rest."""
     prefix, structure = KINDS[kind]
     if not text.startswith(prefix):
-        raise BadLink("not_a_link")
+        raise BadLink("Scheme")
     body = text[len(prefix) :]
     try:
         data = base64.b64decode(body + "=" * (-len(body) % 4), altchars=b"-_", validate=True)
     except ValueError as error:
-        raise BadLink("damaged") from error
-    if base64.urlsafe_b64encode(data).decode().rstrip("=") != body or not data:
-        raise BadLink("damaged")
-    if data[0] != 1:
-        raise BadLink("wrong_version")
+        raise BadLink("Damaged") from error
+    if base64.urlsafe_b64encode(data).decode().rstrip("=") != body:
+        raise BadLink("Damaged")  # not the one encoding of these bytes: padded, or with bits left over
+    if data[:1] not in (b"", b"\1"):
+        raise BadLink("Version")
     if sha256(data[:-4])[:4] != data[-4:]:
-        raise BadLink("damaged")
+        raise BadLink("Damaged")
     try:
         return structure.decode(data[:-4])
     except Malformed as error:
-        raise BadLink("malformed") from error
+        raise BadLink("Damaged") from error

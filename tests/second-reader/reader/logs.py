@@ -2,7 +2,10 @@
 
 from dataclasses import dataclass
 
-from .keys import SigningKey, hash_with_label, sha256, verify_with_label
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
+
+from .keys import hash_with_label, sha256, verify_with_label
 from .presentation import Malformed
 from .structures import (
     AccessTbs,
@@ -11,10 +14,12 @@ from .structures import (
     ChainInput,
     CommitEntryTbs,
     EntryHashInput,
+    KdfLabel,
     PrivateMessage,
     RecordBody,
 )
 
+MLS_EXPORTER_LABEL = b"mortise relay access"
 EXPORTER_LABEL = b"EXPORTER-mortise-access"
 
 
@@ -51,9 +56,16 @@ class LogCursor:
         self.hash, self.count = chain(self.hash, record_id(payload), fence), self.count + 1
 
 
-def access_key(exporter_secret):
-    """REQ-050, from the 32 bytes that the MLS exporter gave."""
-    return SigningKey(exporter_secret)
+def _expand_with_label(secret, label, context):
+    """RFC 9420, section 8, for SHA-256 and 32 bytes of output."""
+    info = KdfLabel.encode({"length": 32, "label": b"MLS 1.0 " + label, "context": context})
+    return HKDFExpand(algorithm=SHA256(), length=32, info=info).derive(secret)
+
+
+def access_key_seed(exporter_secret, group):
+    """REQ-050, from an epoch's exporter_secret: MLS-Exporter of RFC 9420, section 8.5."""
+    derived = _expand_with_label(exporter_secret, MLS_EXPORTER_LABEL, b"")
+    return _expand_with_label(derived, b"exported", sha256(group))
 
 
 def access_tbs(binding, group, epoch, entry, purpose):
@@ -94,13 +106,16 @@ def private_message(group, epoch, content_type, authenticated_data, sealed=bytes
 
 def read_header(record, group, epoch):
     """The AuthenticatedData of a commit or message record, or Malformed: what REQ-046 asks."""
-    mls = record["commit"] if record["type"] == "commit" else record["message"]
-    header = PrivateMessage.decode(mls)
+    return check_header(record["type"], record["commit" if record["type"] == "commit" else "message"], group, epoch)
+
+
+def check_header(record_type, message, group, epoch):
+    header = PrivateMessage.decode(message)
     if header["wire_format"] != "mls_private_message":
         raise Malformed("bad_header", "not a PrivateMessage")
     if (header["group_id"], header["epoch"]) != (group, epoch):
         raise Malformed("bad_header", "another group or epoch")
-    allowed = ("commit",) if record["type"] == "commit" else ("application", "proposal")
+    allowed = ("commit",) if record_type == "commit" else ("application", "proposal")
     if header["content_type"] not in allowed:
         raise Malformed("bad_header", "content type")
     return AuthenticatedData.decode(header["authenticated_data"])

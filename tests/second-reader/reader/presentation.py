@@ -127,7 +127,10 @@ class Vector(Type):
 class Enum(Type):
     """A closed enum; decodes to the name of the value."""
 
-    reason = "unknown_enum"
+    @staticmethod
+    def reason(_number):
+        """Why a value that has no name is refused."""
+        return "unknown_enum"
 
     def __init__(self, size, **values):
         self.size, self.values = size, values
@@ -136,7 +139,7 @@ class Enum(Type):
     def read(self, cursor):
         number = cursor.number(self.size)
         if number not in self.names:
-            raise Malformed(self.reason, hex(number))
+            raise Malformed(self.reason(number), hex(number))
         return self.names[number]
 
     def encode(self, value):

@@ -142,6 +142,7 @@ class Roster:
     invitations: dict = field(default_factory=dict)
     used_keys: set = field(default_factory=set)
     hashes: list = field(default_factory=list)
+    _subject: bytes | None = None
 
     def apply(self, data, now_ms=None):
         """Takes an entry, all of it or nothing. With `now_ms` it decides as the relay does (REQ-022)."""
@@ -165,8 +166,7 @@ class Roster:
         if self.seq == 0:
             return self._genesis(tbs, data)
         self._check_signature(tbs, data)
-        subjects = {op["user"] for op in tbs["ops"] if op["type"] in ("remove_user", "suspend_user")}
-        refuse_if(len(subjects) > 1, "OneUserPerOrder")
+        self._subject = None
         if tbs["signer"]["type"] == "invitation":
             return self._redeem(tbs)
         for op in tbs["ops"]:
@@ -175,16 +175,14 @@ class Roster:
 
     def _check_signature(self, tbs, data):
         signer = tbs["signer"]
-        if signer["type"] == "root":
-            key = self.root_key
-        elif signer["type"] == "device":
+        refuse_if(signer["type"] == "root", "RootSignsGenesisOnly")
+        if signer["type"] == "device":
             refuse_if(signer["device"] not in self.devices, "SignerUnknown")
             key = self.devices[signer["device"]].keys["mls_signature_key"]
         else:
             refuse_if(signer["invitation"] not in self.invitations, "InvitationUnknown")
             key = self.invitations[signer["invitation"]].key
         self._verify(key, data)
-        refuse_if(signer["type"] == "root", "RootSignsGenesisOnly")
 
     @staticmethod
     def _verify(key, data):
@@ -216,11 +214,11 @@ class Roster:
     def _add_device(self, op, seq):
         keys = {name: op[name] for name in ("mls_signature_key", "transport_key", "seal_key")}
         device = device_id(op["mls_signature_key"])
-        self._use_keys(*keys.values())
         content = possession(self.org, op)
         for key, proof in zip(keys.values(), (op["mls_proof"], op["transport_proof"], op["seal_proof"])):
             proven = verify_with_label(key, "device possession", content, proof)
             refuse_if(not proven, "PossessionNotProven")
+        self._use_keys(*keys.values())
         refuse_if(device in self.devices, "KeyReused")
         self.devices[device] = Device(op["user"], keys, seq)
 
@@ -248,36 +246,38 @@ class Roster:
         refuse_if(op["type"] == "add_device", "AddDeviceNeedsInvitation")
         getattr(self, "_" + op["type"])(op, actor, signer, seq)
 
-    def _known(self, user):
+    def _allow(self, actor, operation, user):
+        """The user, if the actor may do this to them."""
         refuse_if(user not in self.users, "UnknownUser")
         refuse_if(self.users[user].status == "removed", "UserRemoved")
-        return self.users[user]
-
-    def _allow(self, actor, operation, user):
         target = "own" if user == actor else self.users[user].role
         refuse_if(not may(self.users[actor].role, operation, target), "Forbidden")
+        return self.users[user]
+
+    def _about(self, user):
+        """REQ-019: an entry has one subject."""
+        refuse_if(self._subject not in (None, user), "OneUserPerOrder")
+        self._subject = user
 
     def _add_user(self, op, actor, _signer, _seq):
+        refuse_if(not may(self.users[actor].role, "add_user", op["role"]), "Forbidden")
         if op["user"] in self.users:
             raise Refused("UserRemoved" if self.users[op["user"]].status == "removed" else "UserExists")
-        refuse_if(not may(self.users[actor].role, "add_user", op["role"]), "Forbidden")
         self.users[op["user"]] = User(op["role"], op["profile"])
 
     def _set_profile(self, op, actor, _signer, _seq):
-        user = self._known(op["user"])
-        self._allow(actor, "set_profile", op["user"])
+        user = self._allow(actor, "set_profile", op["user"])
         user.profile = op["profile"]
 
     def _set_role(self, op, actor, _signer, _seq):
-        user = self._known(op["user"])
-        self._allow(actor, "set_role", op["user"])
+        user = self._allow(actor, "set_role", op["user"])
         refuse_if(not may(self.users[actor].role, "set_role", op["role"]), "Forbidden")
         old, user.role = user.role, op["role"]
-        self._keep_an_owner(old == "owner" and op["role"] != "owner")
         if is_demotion(old, op["role"]):
             self._void(lambda i: op["user"] in (i.user, i.issuer_user))
         elif old != op["role"]:
             self._void(lambda i: i.user == op["user"] and not self._could_still_issue(i))
+        self._keep_an_owner(old == "owner")
 
     def _could_still_issue(self, invitation):
         own = invitation.user == invitation.issuer_user
@@ -285,14 +285,14 @@ class Roster:
         return may(self.users[invitation.issuer_user].role, "invite", target)
 
     def _suspend_user(self, op, actor, _signer, seq):
-        user = self._known(op["user"])
+        user = self._allow(actor, "suspend_user", op["user"])
+        self._about(op["user"])
         refuse_if(user.status == "suspended", "AlreadySuspended")
-        self._allow(actor, "suspend_user", op["user"])
         self._expel(op["user"], "suspended", seq)
 
     def _remove_user(self, op, actor, _signer, seq):
-        self._known(op["user"])
         self._allow(actor, "remove_user", op["user"])
+        self._about(op["user"])
         self._expel(op["user"], "removed", seq)
 
     def _expel(self, user, status, seq):
@@ -306,14 +306,13 @@ class Roster:
     def _revoke_device(self, op, actor, _signer, seq):
         refuse_if(op["device"] not in self.devices, "UnknownDevice")
         device = self.devices[op["device"]]
-        refuse_if(device.burned is not None, "DeviceRevoked")
         self._allow(actor, "revoke_device", device.user)
+        refuse_if(device.burned is not None, "DeviceRevoked")
         device.burned = self.fence = seq
         self._keep_an_owner(self.users[device.user].role == "owner")
         self._void(lambda i: i.issuer_device == op["device"])
 
     def _invite(self, op, actor, signer, _seq):
-        self._known(op["user"])
         self._allow(actor, "invite", op["user"])
         refuse_if(op["invitation"] in self.invitations, "InvitationExists")
         self._use_keys(op["key"])

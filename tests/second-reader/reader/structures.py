@@ -50,7 +50,8 @@ OpType = Enum(
     add_device=0x0400,
     revoke_device=0x0410,
 )
-OpType.reason = "unknown_op"  # it has a refusal of its own
+# An operation that is not defined has a refusal of its own (section 5.3).
+OpType.reason = lambda number: "unknown_op" if number >= 0x0100 else "unknown_enum"
 SealedProfile = Opaque()
 DevicePossession = Struct(
     org=OrgId, user=UserId, mls_signature_key=PublicKey, transport_key=PublicKey, seal_key=SealPublicKey
@@ -310,6 +311,7 @@ PrivateMessage = Struct(
     encrypted_sender_data=Opaque(),
     ciphertext=Opaque(),
 )
+KdfLabel = Struct(length=U16, label=Opaque(), context=Opaque())
 
 # Section 10.
 MemberCredential = Struct(version=Const(1, 1), org=OrgId, user=UserId, device=DeviceId)
