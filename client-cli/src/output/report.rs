@@ -254,6 +254,15 @@ pub enum Report {
         line: HistoryLine,
         users: Vec<Person>,
     },
+    Left {
+        #[serde(flatten)]
+        line: HistoryLine,
+        users: Vec<Person>,
+    },
+    Changed {
+        #[serde(flatten)]
+        line: HistoryLine,
+    },
     Rotated {
         #[serde(flatten)]
         line: HistoryLine,
@@ -338,7 +347,12 @@ impl Report {
                 line,
                 users: people(users),
             },
-            HistoryKind::Rotated { order, users } => Self::Rotated {
+            HistoryKind::Left(users) => Self::Left {
+                line,
+                users: people(users),
+            },
+            HistoryKind::Changed(_) => Self::Changed { line },
+            HistoryKind::Rotated { order, users, .. } => Self::Rotated {
                 line,
                 order: order.0,
                 users: people(users),

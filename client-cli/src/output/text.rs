@@ -198,6 +198,8 @@ impl Report {
             Self::Opened { line } => (line, "the group is open on this device".into()),
             Self::Added { line, users } => (line, format!("added {}", people(users))),
             Self::Removed { line, users } => (line, format!("removed {}", people(users))),
+            Self::Left { line, users } => (line, format!("{} left", people(users))),
+            Self::Changed { line } => (line, "the group's policy was changed".into()),
             Self::Rotated { line, order, users } => (
                 line,
                 format!("keys rotated by order {order} against {}", people(users)),

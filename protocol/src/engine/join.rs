@@ -141,8 +141,9 @@ impl State {
         if group.access_key(&crypto)?.public() != entry.next_access_key {
             return Err(Violation::WrongAccessKey.into());
         }
-        validate::check_joined_tree(&self.roster, s, &joined.adder, group.leaves())?;
-        self.write_joined(tx, item, &group, s)
+        let me = self.identity.user;
+        validate::check_joined_tree(&self.roster, s, &joined.adder, me, group.leaves())?;
+        self.write_joined(tx, item, &group, joined.added, s)
             .map_err(|_| GroupError::Mls("write a group's row"))?;
         Ok(group)
     }
@@ -167,11 +168,14 @@ impl State {
         tx: &Tx<'_>,
         item: &InboxItem,
         group: &Group,
+        added: usize,
         s: RosterSeq,
     ) -> Result<(), EngineError> {
         let epoch = group.epoch();
         let mut row = GroupRow {
             name: group.policy().name.clone(),
+            retention_days: group.policy().retention_days,
+            warm_at_ms: self.first_warming_ms(group, added),
             suite: group.suite(),
             status: GroupStatus::Active,
             cursor: item.entry.seq,
