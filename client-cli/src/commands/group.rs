@@ -225,6 +225,5 @@ fn status(status: &GroupStatusView) -> (&'static str, Option<String>) {
         GroupStatusView::Removed => ("removed", None),
         GroupStatusView::Stopped(reason) => ("stopped", Some(reason.clone())),
         GroupStatusView::Continued { successor } => ("continued", Some(successor.to_string())),
-        GroupStatusView::Closed => ("closed", None),
     }
 }

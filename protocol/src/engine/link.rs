@@ -15,6 +15,8 @@ use crate::wire::{
 
 /// How long an answer may take before the connection is given up, ms.
 const ANSWER_TIMEOUT_MS: u64 = 10_000;
+/// The same for an answer that may hold megabytes, when hundreds of devices are added at once and all ask for theirs, ms.
+const LARGE_ANSWER_TIMEOUT_MS: u64 = 60_000;
 /// Records that the relay may push before this device grants more.
 pub(super) const CREDIT: u32 = 256;
 /// Groups whose logs are read at once: what the relay queues for one device is bounded.
@@ -57,6 +59,9 @@ pub(super) enum Asked {
     OrderStatus {
         id: IntentId,
     },
+    Resync {
+        group: GroupId,
+    },
 }
 
 /// A subscription to one epoch of a group's log.
@@ -88,6 +93,8 @@ pub(super) struct Link {
     pub(super) sent: BTreeSet<Hash>,
     /// Records that the relay could not store just now.
     pub(super) refused: BTreeSet<Hash>,
+    /// Groups that were asked, on this connection, to let this device in anew.
+    pub(super) resyncs: BTreeSet<GroupId>,
     pub(super) inbox_waiting: bool,
     /// The inbox waits until this group's log has been followed up to there.
     pub(super) inbox_behind: Option<(GroupId, LogSeq)>,
@@ -180,8 +187,11 @@ impl State {
         let Some(link) = &mut self.link else { return };
         self.next_request += 1;
         let id = RequestId(self.next_request);
-        link.asked
-            .insert(id, (asked, self.now_ms + ANSWER_TIMEOUT_MS));
+        let timeout_ms = match asked {
+            Asked::FetchInbox | Asked::ClaimKeyPackages { .. } => LARGE_ANSWER_TIMEOUT_MS,
+            _ => ANSWER_TIMEOUT_MS,
+        };
+        link.asked.insert(id, (asked, self.now_ms + timeout_ms));
         self.out.push(Output::Send(ClientToRelay { id, request }));
     }
 
@@ -195,6 +205,7 @@ impl State {
             subs: BTreeMap::new(),
             sent: BTreeSet::new(),
             refused: BTreeSet::new(),
+            resyncs: BTreeSet::new(),
             inbox_waiting: false,
             inbox_behind: None,
             waiting: BTreeSet::new(),
@@ -355,6 +366,7 @@ impl State {
             (Asked::FetchInbox, Response::Inbox { items, more }) => {
                 self.handle_inbox(tx, &items, more.into())
             }
+            (Asked::Resync { group }, Response::Done) => self.handle_resync_stored(tx, group),
             (Asked::OrderStatus { id }, Response::OrderStatus { groups }) => {
                 self.handle_order_status(tx, id, groups)
             }
@@ -380,6 +392,14 @@ impl State {
             Asked::AppendRoster { entry } => self.handle_roster_refused(tx, entry, refusal),
             Asked::ClaimKeyPackages { group, .. } => {
                 self.claims.remove(&group);
+                self.retry_later();
+                self.unsettled.insert(group);
+                Ok(())
+            }
+            Asked::Resync { group } => {
+                if let Some(link) = &mut self.link {
+                    link.resyncs.remove(&group);
+                }
                 self.retry_later();
                 self.unsettled.insert(group);
                 Ok(())
@@ -590,7 +610,15 @@ impl State {
                 Ok(())
             }
             // Our epoch is not one of the log's: what this device holds of the group leads nowhere.
-            other => self.stop_group(tx, group, &other.to_string()),
+            other => {
+                self.stop_group(tx, group, &other.to_string())?;
+                match rows::load::<GroupRow>(tx, GROUPS, &group.0)? {
+                    Some(mut row) if *other == Refusal::AccessDenied => {
+                        self.ask_resync(tx, group, &mut row)
+                    }
+                    _ => Ok(()),
+                }
+            }
         }
     }
 

@@ -22,7 +22,7 @@ use super::{
 };
 use crate::content;
 use crate::group::{Group, GroupPolicy, Me, MlsProvider};
-use crate::identity::{Epoch, GroupId, RosterSeq, UserId};
+use crate::identity::{DeviceId, Epoch, GroupId, RosterSeq, UserId};
 use crate::roster::Roster;
 use crate::store::{Reader, Tx};
 use crate::wire::limits;
@@ -77,8 +77,10 @@ pub(super) struct State {
     pub(super) dirty: BTreeSet<GroupId>,
     /// Groups that wait for something.
     pub(super) unsettled: BTreeSet<GroupId>,
-    /// When this device looks again at a group that was halted, ms since 1970.
+    /// When this device looks again at a group that has to be repaired, ms since 1970.
     pub(super) restart_at: BTreeMap<GroupId, u64>,
+    /// Who asks which group to be let in anew: the KeyPackage, and when this device answers, ms since 1970.
+    pub(super) resyncs_asked: BTreeMap<(GroupId, DeviceId), (Vec<u8>, Option<u64>)>,
     /// When refused submissions are tried again, ms since 1970.
     pub(super) retry_at: Option<u64>,
     /// The newest Welcome that was dealt with.
@@ -130,6 +132,7 @@ impl State {
             dirty: BTreeSet::new(),
             unsettled: BTreeSet::new(),
             restart_at: BTreeMap::new(),
+            resyncs_asked: BTreeMap::new(),
             retry_at: None,
             inbox_cursor: 0,
             next_intent: 0,
@@ -161,7 +164,7 @@ impl State {
         let tx = Tx::new(store);
         for (_, entry) in tx.scan(ROSTER, &[])? {
             self.roster
-                .apply(&entry)
+                .replay(&entry)
                 .map_err(|_| EngineError::Damaged { row: "the roster" })?;
         }
         self.fresh = Freshness::load(&tx)?;
@@ -296,8 +299,8 @@ impl State {
         // What is due already waits for something else than time.
         let duties = self.duties.values().chain(self.attest_at.values());
         let duties = duties.chain(self.refresh_at.values());
-        let duties = duties.chain(self.chores.values());
         let duties = duties.chain(self.restart_at.values());
+        let duties = duties.chain(self.chores.values());
         [
             link.next_deadline(),
             duties.copied().filter(|at| *at > now).min(),
