@@ -220,6 +220,10 @@ pub(crate) async fn unasked(
             device: None,
             already: false,
         }),
+        Event::Delayed { group, .. } => Some(Report::Delayed {
+            group: group.to_string(),
+            group_name: names.group(*group),
+        }),
         Event::Failed { error, .. } => Some(Report::error(&error.clone().into())),
         Event::Alarm(alarm) => Some(alarm_report(alarm)),
         _ => None,
@@ -258,6 +262,8 @@ fn alarm_report(alarm: &Alarm) -> Report {
 async fn watch_line(mut status: watch::Receiver<Status>, out: Printer) -> CliError {
     let mut told = None;
     let mut was_up = false;
+    let mut was_synced = false;
+    let mut turned_away = None;
     loop {
         let now = status.borrow_and_update().clone();
         if let Some(fault) = now.fault {
@@ -270,6 +276,15 @@ async fn watch_line(mut status: watch::Receiver<Status>, out: Printer) -> CliErr
         }
         if let Some(reason) = now.distrusted {
             return CliError::Distrusted { reason };
+        }
+        was_synced |= now.synced;
+        if turned_away != now.turned_away {
+            match now.turned_away.clone().map(CliError::from) {
+                Some(error) if !was_synced => return error,
+                Some(error) => out.note(&format!("{error}; trying again")).await,
+                None => {}
+            }
+            turned_away = now.turned_away;
         }
         if told.as_ref() != Some(&now.link) {
             match &now.link {

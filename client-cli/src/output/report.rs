@@ -293,6 +293,11 @@ pub enum Report {
         advice: &'static str,
         exit: u8,
         queued: bool,
+        cause: Option<&'static str>,
+    },
+    Delayed {
+        group: String,
+        group_name: Option<String>,
     },
 }
 
@@ -306,6 +311,7 @@ impl Report {
             advice: error.advice(),
             exit: error.exit().number(),
             queued: error.is_queued(),
+            cause: error.cause().map(|cause| cause.exit().name()),
         }
     }
 

@@ -125,6 +125,10 @@ impl Report {
             Self::RosterChanged { seq } => format!("* the roster is at entry {seq}"),
             Self::NamesOpened => "* the organisation's names can be read".into(),
             Self::Expelled => "* this device was put out of the organisation".into(),
+            Self::Delayed { group, group_name } => format!(
+                "* the relay has no room: what is for {} is kept here and sent when there is room",
+                named(group, group_name.as_deref())
+            ),
             Self::Alarm { message, .. } => format!("! ALARM: {}", one_line(message)),
             Self::Error {
                 message, advice, ..

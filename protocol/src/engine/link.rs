@@ -81,6 +81,8 @@ pub(super) struct Link {
     pub(super) sent: BTreeSet<Hash>,
     /// Records that the relay could not store just now.
     pub(super) refused: BTreeSet<Hash>,
+    /// Groups of which the relay could not store something just now.
+    pub(super) no_room: BTreeSet<GroupId>,
     pub(super) inbox_waiting: bool,
     /// The inbox waits until this group's log has been followed up to there.
     pub(super) inbox_behind: Option<(GroupId, LogSeq)>,
@@ -140,6 +142,7 @@ impl Link {
     }
 
     pub(super) fn forget_refused(&mut self) {
+        self.no_room.clear();
         for record in std::mem::take(&mut self.refused) {
             self.sent.remove(&record);
         }
@@ -174,6 +177,7 @@ impl State {
             subs: BTreeMap::new(),
             sent: BTreeSet::new(),
             refused: BTreeSet::new(),
+            no_room: BTreeSet::new(),
             inbox_waiting: false,
             inbox_behind: None,
             waiting: BTreeSet::new(),
@@ -265,6 +269,7 @@ impl State {
                 if !bool::from(admitted) {
                     return self.handle_expelled(tx);
                 }
+                self.handle_let_in();
                 if let Some(link) = &mut self.link {
                     link.hello = true;
                     link.relay_head = head.seq;
@@ -320,6 +325,7 @@ impl State {
             return self.handle_expelled(tx);
         }
         match asked {
+            Asked::Hello => self.handle_turned_away(tx, refusal),
             Asked::Submit { group, record } => {
                 self.handle_submit_refused(tx, group, record, refusal)
             }
@@ -327,6 +333,9 @@ impl State {
             Asked::AppendRoster { entry } => self.handle_roster_refused(tx, entry, refusal),
             Asked::ClaimKeyPackages { group, .. } => {
                 self.claims.remove(&group);
+                if refusal == Refusal::Storage {
+                    return self.wait_for_room(tx, group);
+                }
                 self.retry_later();
                 self.unsettled.insert(group);
                 Ok(())

@@ -13,6 +13,7 @@ mod join;
 mod link;
 mod outbound;
 mod pursue;
+mod room;
 mod roster_sync;
 mod rows;
 mod state;
@@ -34,6 +35,7 @@ use crate::identity::{
 };
 use crate::roster::Roster;
 use crate::store::{Store, StoreError, Tx, commit};
+use crate::wire::Refusal;
 use rows::{GROUPS, GroupRow, GroupStatus, HISTORY, ROSTER};
 use state::State;
 
@@ -196,6 +198,16 @@ impl<S: Store> Engine<S> {
     /// Whether everything that the relay had has been dealt with and nothing waits to be sent.
     pub fn is_synced(&self) -> bool {
         self.state.is_synced()
+    }
+
+    /// Whether all is dealt with but what the relay has no room for: waiting longer changes nothing.
+    pub fn waits_for_room_only(&self) -> bool {
+        self.state.waits_for_room_only()
+    }
+
+    /// Why the relay does not talk to this device at present, if it has said so.
+    pub fn turned_away(&self) -> Option<&Refusal> {
+        self.state.turned_away()
     }
 
     /// Whether this device was removed, suspended or revoked.

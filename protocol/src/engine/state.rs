@@ -8,6 +8,7 @@ use rand::RngCore;
 
 use super::link::Link;
 use super::pursue::Claim;
+use super::room::Told;
 use super::roster_sync::RosterJob;
 use super::rows::{
     self, GROUPS, GroupRow, INTENTS, Intent, IntentRow, META, ROSTER, ROSTER_INTENTS,
@@ -62,6 +63,7 @@ pub(super) struct State {
     /// The relay was convicted of showing two rosters: nothing is sent any more.
     pub(super) distrusts_relay: Option<super::Alarm>,
     pub(super) was_synced: bool,
+    pub(super) told: Told,
     pub(super) out: Vec<Output>,
 }
 
@@ -97,6 +99,7 @@ impl State {
             expelled: false,
             distrusts_relay: None,
             was_synced: false,
+            told: Told::default(),
             out: Vec::new(),
         };
         this.read_stored(store)?;
@@ -238,8 +241,12 @@ impl State {
     }
 
     pub(super) fn is_synced(&self) -> bool {
+        self.is_up_to_date() && self.unsettled.is_empty()
+    }
+
+    /// Whether nothing is on its way or left to look at, but for groups that wait for something.
+    pub(super) fn is_up_to_date(&self) -> bool {
         self.roster_jobs.is_empty()
-            && self.unsettled.is_empty()
             && self.dirty.is_empty()
             && self
                 .link
@@ -360,6 +367,7 @@ impl State {
                 in_flight: false,
             },
         )?;
+        self.tell_delayed(tx, group)?;
         self.dirty.insert(group);
         Ok(Ok(()))
     }
