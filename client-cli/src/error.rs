@@ -134,12 +134,31 @@ pub enum CliError {
     /// It does not read.
     #[error("{0}")]
     Link(#[from] LinkError),
+    /// The link is one with a PIN.
+    #[error("the link needs a PIN, none was given, and there is no terminal to ask for one")]
+    PinMissing,
+    /// It is not that of the link; nothing is used up.
+    #[error("the PIN is wrong, or the link is damaged")]
+    WrongPin,
     /// It reads, and the relay or the roster does not take it.
     #[error("the link cannot be used: {reason}")]
     LinkRefused {
         /// Why.
         reason: String,
     },
+
+    /// The file does not hold this organisation's root key.
+    #[error("the root key in {} cannot be used: {reason}", .path.display())]
+    RootKey {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+
+    /// No administrator has confirmed the roster for too long, and the policy forbids to send.
+    #[error("{0}")]
+    Stale(String),
 
     /// Nothing of that name or id.
     #[error("there is no {what} \"{given}\"")]

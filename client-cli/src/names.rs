@@ -128,6 +128,21 @@ impl Names {
         find("group", given, groups)
     }
 
+    /// The one group that is meant; one that this device does not know, by its whole id.
+    ///
+    /// # Errors
+    /// As [`Names::find_group`].
+    pub fn find_any_group(&self, given: &str) -> Result<GroupId, CliError> {
+        let whole = data_encoding::HEXLOWER_PERMISSIVE
+            .decode(given.trim().as_bytes())
+            .ok()
+            .and_then(|bytes| bytes.try_into().ok());
+        match (self.find_group(given), whole) {
+            (Err(CliError::Unknown { .. }), Some(id)) => Ok(GroupId(id)),
+            (found, _) => found,
+        }
+    }
+
     /// The one device that is meant, by id only.
     ///
     /// # Errors
@@ -266,6 +281,16 @@ mod tests {
             names.find_group("TEAM"),
             Err(CliError::Ambiguous { .. })
         ));
+    }
+
+    #[test]
+    fn a_group_that_is_not_known_here_is_named_by_its_whole_id() {
+        let names = names();
+        let found = names.find_any_group(&"0b".repeat(32)).expect("a whole id");
+        assert_eq!(found, GroupId([11; 32]));
+        assert_eq!(names.find_any_group("ops").expect("name"), GroupId([3; 32]));
+        assert!(names.find_any_group(&"0b".repeat(31)).is_err());
+        assert!(names.find_any_group("TEAM").is_err());
     }
 
     #[test]

@@ -13,7 +13,7 @@ use tokio::sync::{broadcast, watch};
 use crate::driver::{Link, Session, Status};
 use crate::error::CliError;
 use crate::names::Names;
-use crate::output::{Printer, Report};
+use crate::output::{HistoryLine, Printer, Report};
 use crate::transport::TransportError;
 
 /// Lines that are asked for at a time.
@@ -160,7 +160,7 @@ impl Watch {
         }
         self.printed.insert(group, record.seq);
         self.out
-            .report(&Report::history(group, record, &self.names))
+            .report(&Report::History(HistoryLine::new(group, record, &self.names)))
             .await
     }
 
@@ -201,7 +201,9 @@ pub(crate) async fn unasked(
             group: group.to_string(),
             group_name: names.group(*group).unwrap_or_default(),
         }),
-        Event::Invited { user, link, .. } => {
+        Event::Invited {
+            user, link, pin, ..
+        } => {
             let (address, key) = session
                 .query(|engine| (engine.relay().address.clone(), engine.relay().key))
                 .await?;
@@ -211,14 +213,30 @@ pub(crate) async fn unasked(
                 invitation: link.invitation().to_string(),
                 expires_at_ms: None,
                 link: link.to_text(&address, key).to_string(),
+                pin: pin.as_ref().map(|pin| pin.to_text().to_string()),
             })
         }
         Event::Ordered { order, .. } => Some(Report::Ordered {
+            measure: "order",
             seq: order.0,
             user: None,
             name: None,
             device: None,
+            and_devices: Vec::new(),
             already: false,
+        }),
+        Event::GroupContinued {
+            group, successor, ..
+        } => Some(Report::GroupContinued {
+            group: group.to_string(),
+            group_name: names.group(*group),
+            successor: successor.to_string(),
+        }),
+        Event::CatchingUp { group, done, total } => Some(Report::CatchingUp {
+            group: group.to_string(),
+            group_name: names.group(*group),
+            done: done.0,
+            total: total.0,
         }),
         Event::Delayed { group, .. } => Some(Report::Delayed {
             group: group.to_string(),
@@ -247,6 +265,8 @@ fn alarm_report(alarm: &Alarm) -> Report {
             Some(order.0),
             Some(*device),
         ),
+        Alarm::Stale { .. } => ("stale", None, None, None),
+        Alarm::Clock { .. } => ("clock", None, None, None),
         _ => ("other", None, None, None),
     };
     Report::Alarm {

@@ -5,7 +5,7 @@ use mortise_protocol::identity::LogSeq;
 
 use super::Context;
 use crate::error::CliError;
-use crate::output::Report;
+use crate::output::{HistoryLine, Report};
 
 /// Lines that are asked for at a time.
 const PAGE: usize = 500;
@@ -43,7 +43,7 @@ impl Read {
             after = last.seq;
             for record in &page {
                 cx.out
-                    .report(&Report::history(group, record, &names))
+                    .report(&Report::History(HistoryLine::new(group, record, &names)))
                     .await?;
             }
         }

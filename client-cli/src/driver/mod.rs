@@ -303,6 +303,7 @@ fn intent_of(event: &Event) -> Option<IntentId> {
         | Event::OrderStatus { id, .. }
         | Event::Delayed { id, .. }
         | Event::Failed { id, .. } => Some(*id),
+        Event::GroupContinued { id, .. } => *id,
         _ => None,
     }
 }

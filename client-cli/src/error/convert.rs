@@ -69,31 +69,45 @@ fn invitation_rule(code: u16) -> &'static str {
 
 impl From<CommandError> for CliError {
     fn from(error: CommandError) -> Self {
+        let not_now = |advice| Self::NotNow {
+            what: error.to_string(),
+            advice,
+        };
         match error {
-            CommandError::UnknownGroup => Self::Unknown {
-                what: "group",
-                given: "that was meant".into(),
-            },
-            CommandError::UnknownUser => Self::Unknown {
-                what: "user",
-                given: "that was meant".into(),
-            },
-            CommandError::NoKeyPackages { .. } => Self::NotNow {
-                what: error.to_string(),
-                advice: "once they have joined and been online, add them with `mortise group add`",
-            },
-            CommandError::NoDirectoryKey => Self::NotNow {
-                what: error.to_string(),
-                advice: "try again when a colleague has been online",
-            },
-            CommandError::NotAMember | CommandError::Stopped { .. } => Self::NotNow {
-                what: error.to_string(),
-                advice: "`mortise read` still shows its history; a group admin can create another group",
-            },
+            CommandError::UnknownGroup => unknown("group"),
+            CommandError::UnknownUser => unknown("user"),
+            CommandError::NoKeyPackages { .. } => not_now(
+                "once they have joined and been online, add them with `mortise group add`",
+            ),
+            CommandError::NoDirectoryKey => not_now("try again when a colleague has been online"),
+            CommandError::NotAMember | CommandError::GroupClosed => {
+                not_now("`mortise read` still shows its history; a new group is `mortise group create`")
+            }
+            CommandError::ContinuedWithout => {
+                not_now("ask one of its members for `mortise group add`; `mortise read` shows what was said before")
+            }
+            CommandError::Stopped { .. } => {
+                not_now("`mortise read` still shows its history; a group admin runs `mortise group restart`")
+            }
+            CommandError::Leaving => {
+                not_now("it is over when another member comes online; a group admin can add you again")
+            }
+            CommandError::LastAdmin => not_now("first `mortise group admin add GROUP USER`"),
+            CommandError::NotInGroup => not_now("first `mortise group add GROUP USER`"),
+            CommandError::HasLeft { .. } => not_now("ask an admin of the group to add them"),
+            CommandError::LeaveInstead => not_now("`mortise group leave GROUP`"),
             CommandError::TooLong { .. } => Self::TooLarge(error.to_string()),
+            CommandError::Stale { .. } => Self::Stale(error.to_string()),
             CommandError::Refused(refusal) => refusal.into(),
             CommandError::Expelled => Self::Expelled,
             other => Self::NotAllowed(other.to_string()),
         }
+    }
+}
+
+fn unknown(what: &'static str) -> CliError {
+    CliError::Unknown {
+        what,
+        given: "that was meant".into(),
     }
 }

@@ -51,7 +51,14 @@ pub(super) fn row(error: &CliError) -> (Exit, &'static str) {
 
         E::Link(LinkError::Version) => (Exit::Link, "update mortise"),
         E::Link(_) => (Exit::Link, "copy the whole link, on one line, from where you got it"),
+        E::PinMissing => (Exit::Link, "give --pin PIN; whoever invited you knows it"),
+        E::WrongPin => (Exit::Link,
+            "nothing is used up: try again with the same link, and ask for the PIN again if need be"),
         E::LinkRefused { .. } => (Exit::Link, "ask whoever gave it to you for a fresh one"),
+
+        E::RootKey { .. } => (Exit::RootKey, "take the file that `mortise org create` wrote, or its other copy"),
+        E::Stale(_) => (Exit::Stale,
+            "nothing was sent: ask an owner or an administrator to come online, or to change `mortise policy set --staleness`"),
 
         E::Unknown { what: "group", .. } => (Exit::Unknown, "see `mortise group list`"),
         E::Unknown { what: "device", .. } => (Exit::Unknown, "see `mortise devices`"),
