@@ -231,10 +231,12 @@ impl Report {
                 };
                 let whom = match (user, device) {
                     (Some(user), _) => named(user, name.as_deref()),
-                    (None, device) => {
-                        let all = device.iter().chain(and_devices).map(|id| short(id));
-                        format!("device {}", all.collect::<Vec<_>>().join(", "))
+                    (None, Some(device)) => {
+                        let all = std::iter::once(device).chain(and_devices);
+                        let all: Vec<_> = all.map(|id| short(id)).collect();
+                        format!("device {}", all.join(", "))
                     }
+                    (None, None) => return format!("{verb}: seq {seq}"),
                 };
                 format!("{verb}: {measure} of {whom}, seq {seq}")
             }
