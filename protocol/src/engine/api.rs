@@ -1,5 +1,6 @@
 //! What goes into the engine and what comes out of it.
 
+pub use crate::group::{PolicyChange, WhoMayAdd};
 use crate::identity::{
     DeviceId, GroupId, InvitationId, JoinLink, LogSeq, PublicKey, RosterSeq, UserId,
 };
@@ -57,6 +58,19 @@ pub enum CommandKind {
         group: GroupId,
         /// Whom.
         user: UserId,
+    },
+    /// Leaves one group with all devices of this user; [`Event::Appended`] once that is in the log, and the line
+    /// [`HistoryKind::Left`] once a member has carried it out.
+    LeaveGroup {
+        /// The group.
+        group: GroupId,
+    },
+    /// Changes the policy of a group, as one of its admins; answered by [`Event::Appended`].
+    ChangeGroup {
+        /// The group.
+        group: GroupId,
+        /// What.
+        change: PolicyChange,
     },
     /// Sends a text message.
     SendText {
@@ -297,8 +311,28 @@ pub enum CommandError {
     /// Only group admins may.
     #[error("only an admin of the group may do that")]
     NotGroupAdmin,
+    /// This device is on its way out of the group.
+    #[error("this device is leaving the group")]
+    Leaving,
+    /// The change would leave the group without an admin.
+    #[error("the group's only admin cannot be taken away; name another admin first")]
+    LastAdmin,
+    /// A group admin must be in the group.
+    #[error("only a member of the group can be its admin")]
+    NotInGroup,
+    /// Users who left the group are not added again but by a group admin.
+    #[error(
+        "{users} of the users to add have left the group; only one of its admins can add them again"
+    )]
+    HasLeft {
+        /// How many users.
+        users: usize,
+    },
+    /// Nobody removes themselves; they leave.
+    #[error("to be out of the group yourself, leave it")]
+    LeaveInstead,
     /// The text is too long.
-    #[error("the message is {length} bytes long; the limit is {limit}")]
+    #[error("the text is {length} bytes long; the limit is {limit}")]
     TooLong {
         /// Its length, bytes.
         length: usize,
@@ -376,12 +410,18 @@ pub enum HistoryKind {
     Added(Vec<UserId>),
     /// Users' devices were removed by a member of the group.
     Removed(Vec<UserId>),
+    /// Users left the group.
+    Left(Vec<UserId>),
+    /// The group's policy was changed.
+    Changed(Vec<PolicyChange>),
     /// Keys were rotated because of an order against these users or their devices.
     Rotated {
         /// The order.
         order: RosterSeq,
         /// Against whom.
         users: Vec<UserId>,
+        /// Users who left the group with the same commit.
+        left: Vec<UserId>,
     },
     /// Keys were refreshed.
     Refreshed,
@@ -423,6 +463,12 @@ pub struct GroupView {
     pub members: Vec<MemberView>,
     /// Group admins.
     pub admins: Vec<UserId>,
+    /// What the group is about.
+    pub topic: String,
+    /// Who may add members.
+    pub who_may_add: WhoMayAdd,
+    /// How long devices keep the group's history, days; `None` for ever.
+    pub retention_days: Option<u32>,
     /// The MLS epoch authenticator (RFC 9420 §8.7), to compare states.
     pub epoch_authenticator: Vec<u8>,
 }

@@ -1,5 +1,7 @@
 //! What the log of a group brings: every record through the rules, in log order, in one transaction (REQ-087, REQ-090).
 
+use std::collections::BTreeSet;
+
 use super::rows::{
     self, GROUPS, GroupRow, GroupStatus, HISTORY, INTENTS, LOG_HASHES, ORDERS, OUTBOX, OrderRow,
     OutboxKind, OutboxRow,
@@ -8,7 +10,9 @@ use super::state::State;
 use super::{Alarm, EngineError, Event, HistoryKind, HistoryRecord};
 use crate::content::{self, Content};
 use crate::group::validate::{self, Leaf};
-use crate::group::{Group, GroupError, MlsProvider, Opened, StagedChange, Violation};
+use crate::group::{
+    Group, GroupError, GroupPolicy, LeaveProposal, MlsProvider, Opened, StagedChange, Violation,
+};
 use crate::identity::{DeviceId, GroupId, RosterSeq, UserId, decode};
 use crate::store::Tx;
 use crate::wire::LogRecord;
@@ -48,6 +52,30 @@ impl From<GroupError> for Refused {
             GroupError::Violation(violation) => Self::Rule(violation, None),
             other => Self::Engine(other.into()),
         }
+    }
+}
+
+/// A group as it was seen before or after a commit.
+struct Seen {
+    leaves: Vec<Leaf>,
+    leavers: Vec<Leaf>,
+    policy: GroupPolicy,
+}
+
+impl Seen {
+    fn of(state: &Group) -> Self {
+        Self {
+            leaves: state.leaves().to_vec(),
+            leavers: state.leavers(),
+            policy: state.policy().clone(),
+        }
+    }
+
+    /// The leaves that are here and not there.
+    fn without<'a>(&'a self, other: &'a Self) -> impl Iterator<Item = &'a Leaf> {
+        let there: BTreeSet<_> = other.leaves.iter().map(|leaf| leaf.device).collect();
+        let leaves = self.leaves.iter();
+        leaves.filter(move |leaf| !there.contains(&leaf.device))
     }
 }
 
@@ -301,14 +329,14 @@ impl State {
             RecordBody::Create { .. } | RecordBody::Attestation(_) => {}
         }
         tx.delete(OUTBOX, rows::key(group, number));
-        self.tell_appended(outbox, group, inbound.record.seq);
+        self.tell_appended(tx, outbox, group, inbound.record.seq)?;
         let me = (self.identity.device, self.identity.user);
         if let Some(s) = roster_seq_of(body) {
             inbound.row.leaf_s.insert(me.0, s);
         }
         match outbox.kind {
             OutboxKind::Create => Err(Violation::ForbiddenContent.into()),
-            OutboxKind::Attestation(_) => Ok(()),
+            OutboxKind::Attestation(_) | OutboxKind::Leave => Ok(()),
             OutboxKind::Message => {
                 if let Some(intent) = outbox.intent {
                     tx.delete(INTENTS, rows::key(group, intent));
@@ -327,14 +355,14 @@ impl State {
                 };
                 let crypto = self.crypto.clone();
                 let mut state = self.take_group(tx, group)?;
-                let before = state.leaves().to_vec();
+                let before = Seen::of(&state);
                 state.merge_pending(&MlsProvider::new(&crypto, tx))?;
-                let after = state.leaves().to_vec();
+                let after = Seen::of(&state);
                 let s = roster_seq_of(body).unwrap_or_default();
                 self.enter_epoch(tx, inbound, &state, s)?;
                 self.groups.insert(group, state);
                 if let Some(intent) = outbox.intent {
-                    self.handle_change_met(tx, group, intent, &after)?;
+                    self.handle_change_met(tx, group, intent, &after.leaves)?;
                 }
                 self.tell_change(tx, inbound, s, me, &before, &after)
             }
@@ -386,22 +414,42 @@ impl State {
         message: &[u8],
     ) -> Result<(), Refused> {
         let header = self.check_header(tx, inbound, message)?;
-        if header.content_type != ContentType::Application {
-            return Err(Violation::ForbiddenContent.into());
-        }
         let crypto = self.crypto.clone();
         let mut state = self.take_group(tx, inbound.group)?;
         let opened = state.open(&MlsProvider::new(&crypto, tx), message)?;
-        let Opened::Application { sender, bytes } = opened else {
-            return Err(Violation::ForbiddenContent.into());
-        };
         let s = header.aad.roster_seq;
+        let (sender, bytes) = match (header.content_type, opened) {
+            (ContentType::Application, Opened::Application { sender, bytes }) => (sender, bytes),
+            (ContentType::Proposal, Opened::Leave(leave)) => {
+                return self.follow_leave(tx, inbound, state, *leave, s);
+            }
+            _ => return Err(Violation::ForbiddenContent.into()),
+        };
         validate::check_application(&self.roster, s, &sender, state.leaves())
             .map_err(|v| Refused::Rule(v, Some(sender.device)))?;
         Self::check_leaf(inbound.row, &sender, s)?;
         let kind =
             history_of(&bytes).ok_or(Refused::Rule(Violation::BadContent, Some(sender.device)))?;
         inbound.history(tx, Some((sender.device, sender.user)), kind)?;
+        self.groups.insert(inbound.group, state);
+        Ok(())
+    }
+
+    /// A member asks to be removed: the next commit made here carries it out (REQ-123, REQ-124).
+    fn follow_leave(
+        &mut self,
+        tx: &Tx<'_>,
+        inbound: &mut Inbound<'_>,
+        mut state: Group,
+        leave: LeaveProposal,
+        s: RosterSeq,
+    ) -> Result<(), Refused> {
+        let leaver = leave.leaver;
+        validate::check_leave(&self.roster, s, &leaver, state.leaves(), &state.leavers())
+            .map_err(|v| Refused::Rule(v, Some(leaver.device)))?;
+        Self::check_leaf(inbound.row, &leaver, s)?;
+        let crypto = self.crypto.clone();
+        state.keep_leave(&MlsProvider::new(&crypto, tx), leave)?;
         self.groups.insert(inbound.group, state);
         Ok(())
     }
@@ -431,9 +479,9 @@ impl State {
             .map_err(|v| Refused::Rule(v, Some(committer.device)))?;
         Self::check_leaf(inbound.row, &committer, s)?;
         let removes_me = change.removes_me;
-        let before = state.leaves().to_vec();
+        let before = Seen::of(&state);
         state.merge(&provider, *change)?;
-        let after = state.leaves().to_vec();
+        let after = Seen::of(&state);
         let who = (committer.device, committer.user);
         if removes_me {
             inbound.row.status = GroupStatus::Removed;
@@ -518,12 +566,12 @@ impl State {
         inbound: &mut Inbound<'_>,
         s: RosterSeq,
         who: (DeviceId, UserId),
-        before: &[Leaf],
-        after: &[Leaf],
+        before: &Seen,
+        after: &Seen,
     ) -> Result<(), Refused> {
         let mut rotated: Option<(RosterSeq, Vec<UserId>)> = None;
-        let mut removed = Vec::new();
-        for leaf in before.iter().filter(|leaf| !after.contains(leaf)) {
+        let (mut removed, mut left) = (Vec::new(), Vec::new());
+        for leaf in before.without(after) {
             let order = self.roster.device(leaf.device).and_then(|d| d.revoked);
             match order.filter(|order| *order <= s) {
                 Some(order) => {
@@ -536,22 +584,24 @@ impl State {
                         rows::put(tx, ORDERS, key, &row)?;
                     }
                 }
+                None if before.leavers.contains(leaf) => left.push(leaf.user),
                 None => removed.push(leaf.user),
             }
         }
-        let added: Vec<_> = after
-            .iter()
-            .filter(|leaf| !before.contains(leaf))
-            .map(|leaf| leaf.user)
-            .collect();
+        let added: Vec<_> = after.without(before).map(|leaf| leaf.user).collect();
+        let changes = after.policy.changes_since(&before.policy);
         let kind = if let Some((order, mut users)) = rotated {
             users.dedup();
-            HistoryKind::Rotated { order, users }
+            HistoryKind::Rotated { order, users, left }
+        } else if !left.is_empty() {
+            HistoryKind::Left(left)
         } else if !removed.is_empty() {
             removed.dedup();
             HistoryKind::Removed(removed)
         } else if !added.is_empty() {
             HistoryKind::Added(added)
+        } else if !changes.is_empty() {
+            HistoryKind::Changed(changes)
         } else {
             HistoryKind::Refreshed
         };

@@ -141,7 +141,8 @@ impl State {
         if group.access_key(&crypto)?.public() != entry.next_access_key {
             return Err(Violation::WrongAccessKey.into());
         }
-        validate::check_joined_tree(&self.roster, s, &joined.adder, group.leaves())?;
+        let me = self.identity.user;
+        validate::check_joined_tree(&self.roster, s, &joined.adder, me, group.leaves())?;
         self.write_joined(tx, item, &group, s)
             .map_err(|_| GroupError::Mls("write a group's row"))?;
         Ok(group)

@@ -10,8 +10,10 @@ mod duties;
 mod identity;
 mod inbound;
 mod join;
+mod leave;
 mod link;
 mod outbound;
+mod policy;
 mod pursue;
 mod room;
 mod roster_sync;
@@ -21,7 +23,8 @@ mod state;
 pub use admission::{Admission, AdmissionError, AdmissionStep};
 pub use api::{
     Alarm, Command, CommandError, CommandKind, Event, GroupStatusView, GroupView, HistoryKind,
-    HistoryRecord, Input, IntentId, InviteLink, MemberView, OrderGroup, Output,
+    HistoryRecord, Input, IntentId, InviteLink, MemberView, OrderGroup, Output, PolicyChange,
+    WhoMayAdd,
 };
 pub use identity::{Identity, has_identity, load_identity, save_identity};
 
@@ -258,6 +261,9 @@ impl<S: Store> Engine<S> {
                 },
                 members: Vec::new(),
                 admins: Vec::new(),
+                topic: String::new(),
+                who_may_add: WhoMayAdd::Members,
+                retention_days: None,
                 epoch_authenticator: Vec::new(),
             };
             if view.status != GroupStatusView::Removed {
@@ -271,7 +277,11 @@ impl<S: Store> Engine<S> {
                         key: l.key,
                     })
                     .collect();
-                view.admins = group.policy().admins.clone();
+                let policy = group.policy();
+                view.admins.clone_from(&policy.admins);
+                view.topic.clone_from(&policy.topic);
+                view.who_may_add = policy.who_may_add;
+                view.retention_days = policy.retention_days;
                 view.epoch_authenticator = group.epoch_authenticator();
                 self.state.groups.insert(id, group);
             }

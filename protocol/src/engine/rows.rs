@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::EngineError;
+use crate::group::PolicyChange;
 use crate::identity::{DeviceId, Epoch, GroupId, Hash, LogSeq, RosterSeq, UserId, encode, sha256};
 use crate::store::{Space, Tx};
 use crate::wire::RecordBody;
@@ -90,6 +91,8 @@ pub(super) enum OutboxKind {
     Create,
     Message,
     Commit,
+    /// A proposal that this device be removed.
+    Leave,
     /// For the order.
     Attestation(RosterSeq),
 }
@@ -160,6 +163,13 @@ pub(super) enum Intent {
     },
     Remove {
         user: UserId,
+    },
+    Change {
+        change: PolicyChange,
+    },
+    Leave {
+        /// The user knows that the leave is in the log.
+        told: bool,
     },
 }
 

@@ -7,6 +7,7 @@ use openmls_rust_crypto::RustCrypto;
 use rand::RngCore;
 
 use super::link::Link;
+use super::policy::too_long;
 use super::pursue::Claim;
 use super::room::Told;
 use super::roster_sync::RosterJob;
@@ -19,7 +20,7 @@ use super::{
 };
 use crate::content;
 use crate::group::{Group, GroupPolicy, Me, MlsProvider};
-use crate::identity::{DirectoryKey, GroupId, RosterSeq, UserId};
+use crate::identity::{DirectoryKey, Epoch, GroupId, RosterSeq, UserId};
 use crate::roster::Roster;
 use crate::store::{Reader, Tx};
 use crate::wire::limits;
@@ -40,6 +41,8 @@ pub(super) struct State {
     pub(super) link: Option<Link>,
     /// When this device commits a removal if nobody else has, ms since 1970.
     pub(super) duties: BTreeMap<GroupId, u64>,
+    /// At which epoch and roster a group's tree was found clean.
+    pub(super) clean_at: BTreeMap<GroupId, (Epoch, RosterSeq)>,
     /// When this device attests if not enough others have, ms since 1970.
     pub(super) attest_at: BTreeMap<(GroupId, RosterSeq), u64>,
     /// When this device's leaves are due for new keys, ms since 1970.
@@ -85,6 +88,7 @@ impl State {
             roster_jobs: VecDeque::new(),
             link: None,
             duties: BTreeMap::new(),
+            clean_at: BTreeMap::new(),
             attest_at: BTreeMap::new(),
             refresh_at: BTreeMap::new(),
             leases: BTreeSet::new(),
@@ -317,7 +321,19 @@ impl State {
                 return self.intend(tx, id, group, Intent::Add { users });
             }
             CommandKind::RemoveMember { group, user } => {
+                if user == self.identity.user {
+                    return Ok(Err(CommandError::LeaveInstead));
+                }
                 return self.intend(tx, id, group, Intent::Remove { user });
+            }
+            CommandKind::LeaveGroup { group } => {
+                return self.intend(tx, id, group, Intent::Leave { told: false });
+            }
+            CommandKind::ChangeGroup { group, change } => {
+                if let Some(error) = too_long(&change) {
+                    return Ok(Err(error));
+                }
+                return self.intend(tx, id, group, Intent::Change { change });
             }
             CommandKind::SendText { group, text } => {
                 if text.len() > MAX_TEXT_BYTES {
@@ -358,6 +374,9 @@ impl State {
         if let Some(error) = row.closed() {
             return Ok(Err(error));
         }
+        if self.wants_to_leave(tx, group)? {
+            return Ok(Err(CommandError::Leaving));
+        }
         rows::put(
             tx,
             INTENTS,
@@ -380,10 +399,7 @@ impl State {
         members: Vec<UserId>,
     ) -> Result<(), EngineError> {
         let group = GroupId::random(&mut self.rng);
-        let policy = GroupPolicy {
-            name,
-            admins: vec![self.identity.user],
-        };
+        let policy = GroupPolicy::new(name, self.identity.user);
         self.open_group(tx, id, group, policy)?;
         let mut users: BTreeSet<UserId> = members.into_iter().collect();
         users.insert(self.identity.user);
