@@ -71,10 +71,7 @@ impl List {
     async fn run(self, cx: &Context) -> Result<(), CliError> {
         let freshness = cx.freshen().await?;
         let names = cx.names().await?;
-        let user = self
-            .user
-            .map(|given| names.find_user(&given))
-            .transpose()?;
+        let user = self.user.map(|given| names.find_user(&given)).transpose()?;
         let devices = cx
             .session
             .query(move |engine| rows(engine, &names, user, self.all))
@@ -173,7 +170,9 @@ impl Revoke {
         let enrolled: Vec<_> = enrolled.iter().map(ToString::to_string).collect();
         if self.only && !enrolled.is_empty() {
             let ids = enrolled.join(", ");
-            cx.out.note(&format!("it has let in, and these stay: {ids}")).await;
+            cx.out
+                .note(&format!("it has let in, and these stay: {ids}"))
+                .await;
         }
         let kind = CommandKind::RevokeDevice {
             device,

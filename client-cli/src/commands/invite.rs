@@ -100,7 +100,9 @@ pub(super) async fn make(
     };
     cx.out.report(&report).await?;
     if let Some(pin) = pin {
-        cx.out.note(&format!("PIN {}", pin.to_text().as_str())).await;
+        cx.out
+            .note(&format!("PIN {}", pin.to_text().as_str()))
+            .await;
         cx.out
             .note("tell the PIN over another channel than the link: by voice, not in the same message")
             .await;

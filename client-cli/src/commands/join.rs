@@ -7,9 +7,9 @@ use mortise_protocol::engine::Admission;
 use mortise_protocol::identity::{JoinLink, Pin};
 use zeroize::Zeroizing;
 
-use super::{Global, values};
 use super::context::read_process_stdin;
 use super::onboard::{Ground, Site, prepare};
+use super::{Global, values};
 use crate::error::CliError;
 use crate::machine::system_rng;
 use crate::output::{Printer, Report};
@@ -87,7 +87,8 @@ async fn pin(link: &JoinLink, given: Option<Pin>, out: &Printer) -> Result<Optio
             Pin::parse(&typed).map(Some).map_err(|_| CliError::WrongPin)
         }
         (false, Some(_)) => {
-            out.note("this link takes no PIN; the one given is not used").await;
+            out.note("this link takes no PIN; the one given is not used")
+                .await;
             Ok(None)
         }
         (false, None) => Ok(None),

@@ -160,7 +160,11 @@ impl Watch {
         }
         self.printed.insert(group, record.seq);
         self.out
-            .report(&Report::History(HistoryLine::new(group, record, &self.names)))
+            .report(&Report::History(HistoryLine::new(
+                group,
+                record,
+                &self.names,
+            )))
             .await
     }
 

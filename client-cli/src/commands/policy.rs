@@ -34,8 +34,7 @@ Examples:
 
 /// Change the organisation's policy; what is not named stays as it is
 #[derive(Debug, Args)]
-#[command(
-    after_help = "\
+#[command(after_help = "\
 The suite holds for new groups; a group that exists moves to it with `mortise group restart`. Owners and
 admins confirm the roster while they are online (every ten minutes): `--staleness` says what a device does
 that has seen no such confirmation for longer than `--staleness-limit`. `block` suits organisations where
@@ -44,8 +43,7 @@ some administrator's device is always online: nobody can send anything while non
 Examples:
   mortise policy set --pin required
   mortise policy set --suite 0x0001
-  mortise policy set --staleness block --staleness-limit 2h"
-)]
+  mortise policy set --staleness block --staleness-limit 2h")]
 #[group(required = true, multiple = true)]
 struct Set {
     /// The MLS ciphersuite of new groups: 0x004F (hybrid post-quantum) or 0x0001

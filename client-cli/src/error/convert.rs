@@ -76,22 +76,22 @@ impl From<CommandError> for CliError {
         match error {
             CommandError::UnknownGroup => unknown("group"),
             CommandError::UnknownUser => unknown("user"),
-            CommandError::NoKeyPackages { .. } => not_now(
-                "once they have joined and been online, add them with `mortise group add`",
-            ),
+            CommandError::NoKeyPackages { .. } => {
+                not_now("once they have joined and been online, add them with `mortise group add`")
+            }
             CommandError::NoDirectoryKey => not_now("try again when a colleague has been online"),
-            CommandError::NotAMember | CommandError::GroupClosed => {
-                not_now("`mortise read` still shows its history; a new group is `mortise group create`")
-            }
-            CommandError::ContinuedWithout => {
-                not_now("ask one of its members for `mortise group add`; `mortise read` shows what was said before")
-            }
-            CommandError::Stopped { .. } => {
-                not_now("`mortise read` still shows its history; a group admin runs `mortise group restart`")
-            }
-            CommandError::Leaving => {
-                not_now("it is over when another member comes online; a group admin can add you again")
-            }
+            CommandError::NotAMember | CommandError::GroupClosed => not_now(
+                "`mortise read` still shows its history; a new group is `mortise group create`",
+            ),
+            CommandError::ContinuedWithout => not_now(
+                "ask one of its members for `mortise group add`; `mortise read` shows what was said before",
+            ),
+            CommandError::Stopped { .. } => not_now(
+                "`mortise read` still shows its history; a group admin runs `mortise group restart`",
+            ),
+            CommandError::Leaving => not_now(
+                "it is over when another member comes online; a group admin can add you again",
+            ),
             CommandError::LastAdmin => not_now("first `mortise group admin add GROUP USER`"),
             CommandError::NotInGroup => not_now("first `mortise group add GROUP USER`"),
             CommandError::HasLeft { .. } => not_now("ask an admin of the group to add them"),

@@ -36,20 +36,46 @@ pub struct HistoryLine {
 #[serde(tag = "event", rename_all = "snake_case")]
 #[expect(missing_docs, reason = "the names say it, and the text form shows it")]
 pub enum What {
-    Message { text: String },
+    Message {
+        text: String,
+    },
     Unsupported,
     OwnUnknown,
     Opened,
-    Added { users: Vec<Person> },
-    Removed { users: Vec<Person> },
-    Left { users: Vec<Person> },
-    Changed { changes: Vec<PolicyChanged> },
-    Rotated { order: u64, users: Vec<Person>, left: Vec<Person> },
+    Added {
+        users: Vec<Person>,
+    },
+    Removed {
+        users: Vec<Person>,
+    },
+    Left {
+        users: Vec<Person>,
+    },
+    Changed {
+        changes: Vec<PolicyChanged>,
+    },
+    Rotated {
+        order: u64,
+        users: Vec<Person>,
+        left: Vec<Person>,
+    },
     Refreshed,
-    Refused { reason: String },
-    Faulty { device: String, reason: String },
-    Continued { successor: String, reason: String },
-    Gap { from: u64, to: u64, policy_changed: bool },
+    Refused {
+        reason: String,
+    },
+    Faulty {
+        device: String,
+        reason: String,
+    },
+    Continued {
+        successor: String,
+        reason: String,
+    },
+    Gap {
+        from: u64,
+        to: u64,
+        policy_changed: bool,
+    },
 }
 
 /// A change of a group's policy.

@@ -11,8 +11,8 @@ mod text;
 mod words;
 
 pub use clean::{clean, clean_json};
-pub use printer::{Line, Printer};
 pub use history::{HistoryLine, PolicyChanged, What, policy_changes, who_may_add};
+pub use printer::{Line, Printer};
 pub use report::Report;
 pub use rows::{Device, GroupInfo, Member, Person, Policy, User, Whoami};
 pub use words::{span, utc};

@@ -125,10 +125,7 @@ pub struct Whoami {
 impl Whoami {
     pub(super) fn text(&self) -> String {
         let mut lines = Lines::default();
-        lines.add(
-            "name",
-            one_line(self.person.name.as_deref().unwrap_or("?")),
-        );
+        lines.add("name", one_line(self.person.name.as_deref().unwrap_or("?")));
         lines.add("role", self.role.as_deref().unwrap_or("none"));
         lines.add("user", &self.person.user);
         lines.add("device", &self.device);
@@ -137,7 +134,9 @@ impl Whoami {
         lines.add("relay key", &self.relay_key);
         lines.add("roster", format!("entry {}", self.roster_seq));
         if self.expelled {
-            lines.0.push_str("\nthis device was put out of the organisation");
+            lines
+                .0
+                .push_str("\nthis device was put out of the organisation");
         }
         lines.0
     }
@@ -215,7 +214,10 @@ impl GroupInfo {
         for member in &self.members {
             let admin = if member.admin { ", admin" } else { "" };
             let devices = counted(member.devices.len(), "device");
-            lines.add("member", format!("{}{admin}, {devices}", person(&member.person)));
+            lines.add(
+                "member",
+                format!("{}{admin}, {devices}", person(&member.person)),
+            );
         }
         lines.0
     }

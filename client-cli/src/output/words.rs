@@ -60,7 +60,7 @@ pub fn span(ms: u64) -> String {
     let seconds = ms / 1000;
     let unit = [(86_400, "d"), (3_600, "h"), (60, "m")]
         .into_iter()
-        .find(|(length, _)| seconds > 0 && seconds % length == 0);
+        .find(|(length, _)| seconds > 0 && seconds.is_multiple_of(*length));
     match unit {
         Some((length, letter)) => format!("{}{letter}", seconds / length),
         None => format!("{seconds}s"),

@@ -44,7 +44,17 @@ fn a_wrong_command_line_is_2() {
         &["--json", "group", "rename", "team", "a\nb"],
         &["--json", "join", "x", "--pin", "1234"],
         &["--json", "org", "recover", "--name", "Olga"],
-        &["--json", "org", "recover", "--root-key", "x", "--name", "O", "--relay", "h:1"],
+        &[
+            "--json",
+            "org",
+            "recover",
+            "--root-key",
+            "x",
+            "--name",
+            "O",
+            "--relay",
+            "h:1",
+        ],
     ] {
         let ran = run(&mut bare(args));
         assert_eq!(ran.exit, 2, "{args:?}: {ran:?}");
@@ -212,7 +222,15 @@ fn a_root_key_that_does_not_read_is_22() {
     let setting = Setting::empty();
     let file = setting.path("root.key");
     let path = file.to_str().expect("UTF-8");
-    let recover = ["--json", "org", "recover", "--root-key", path, "--name", "O"];
+    let recover = [
+        "--json",
+        "org",
+        "recover",
+        "--root-key",
+        path,
+        "--name",
+        "O",
+    ];
     fails(&setting.run(&recover), 3, "profile");
     let other = format!(
         "mortise-root-key-1 {} {}\n",

@@ -2,9 +2,9 @@
 
 pub use crate::group::{PolicyChange, WhoMayAdd};
 use crate::identity::{
-    DeviceId, GroupId, InvitationId, JoinLink, LogSeq, PublicKey, RosterSeq, UserId,
+    DeviceId, GroupId, InvitationId, JoinLink, LogSeq, Pin, PublicKey, RosterSeq, UserId,
 };
-use crate::roster::Role;
+use crate::roster::{OrgPolicy, Role};
 use crate::wire::{ClientToRelay, ConnectionBinding, GroupState, Refusal, RelayToClient};
 
 /// Names one thing that the user asked for, for as long as it takes.
@@ -98,10 +98,43 @@ pub enum CommandKind {
         /// Whom.
         user: UserId,
     },
+    /// Orders a user's suspension; answered by [`Event::Ordered`]. The way back is [`CommandKind::ReinviteUser`].
+    SuspendUser {
+        /// Whom.
+        user: UserId,
+    },
+    /// Makes an invitation for a user who exists: the way back, or a lost link; answered by [`Event::Invited`].
+    ReinviteUser {
+        /// Whom.
+        user: UserId,
+        /// Until when, ms since 1970.
+        expires_at_ms: u64,
+    },
     /// Orders a device's removal; answered by [`Event::Ordered`].
     RevokeDevice {
         /// Which.
         device: DeviceId,
+        /// Whether the devices of the same user go with it that it let in, directly or not (`Engine::enrolled_by`).
+        and_enrolled: bool,
+    },
+    /// Changes a name; answered by [`Event::Done`].
+    SetProfile {
+        /// Whose.
+        user: UserId,
+        /// Shown to colleagues; sealed before it leaves this device.
+        name: String,
+    },
+    /// Replaces the organisation's policy; answered by [`Event::Done`].
+    SetPolicy {
+        /// All of it.
+        policy: OrgPolicy,
+    },
+    /// Names a new directory key; answered by [`Event::Done`].
+    RotateDirectoryKey,
+    /// Closes a group for ever, whoever is in it; answered by [`Event::Done`].
+    CloseGroup {
+        /// Which.
+        group: GroupId,
     },
     /// Changes a role; answered by [`Event::Done`].
     SetRole {
@@ -192,6 +225,8 @@ pub enum Event {
         user: UserId,
         /// The capability, to be handed over; the relay's address is the driver's to fill in.
         link: InviteLink,
+        /// The PIN, to be told over another channel; by policy.
+        pin: Option<Pin>,
     },
     /// The order is on the roster: from now on the fence holds.
     Ordered {
@@ -297,6 +332,20 @@ pub enum CommandError {
         /// The named violation.
         reason: String,
     },
+    /// An administrator has closed the group.
+    #[error("an administrator has closed the group; its history can still be read")]
+    GroupClosed,
+    /// The policy forbids to send without a fresh statement of an owner or admin.
+    #[error(
+        "no administrator has confirmed the list of members for {} min; the policy allows {} min, and nothing is sent until one is online",
+        age_ms / 60_000, limit_ms / 60_000
+    )]
+    Stale {
+        /// How old the newest statement is, ms.
+        age_ms: u64,
+        /// How old it may be, ms.
+        limit_ms: u64,
+    },
     /// No such user.
     #[error("there is no such user; `mortise users` shows who there is")]
     UnknownUser,
@@ -382,6 +431,17 @@ pub enum Alarm {
     BadRosterEntry {
         /// The named rule.
         reason: String,
+    },
+    /// No owner or admin has stated the roster's newest entry for too long: the relay may withhold entries, or they are away.
+    #[error(
+        "no administrator has confirmed the list of members for {} min; the policy allows {} min",
+        age_ms / 60_000, limit_ms / 60_000
+    )]
+    Stale {
+        /// How old the newest statement is, ms.
+        age_ms: u64,
+        /// How old it may be, ms.
+        limit_ms: u64,
     },
     /// A device attested what this device knows to be false.
     #[error("a device made a false statement about an order")]
@@ -482,6 +542,8 @@ pub enum GroupStatusView {
     Removed,
     /// The group cannot go on.
     Stopped(String),
+    /// An administrator has closed it.
+    Closed,
 }
 
 /// One leaf.

@@ -35,6 +35,11 @@ pub(super) enum Asked {
     },
     PutSlots,
     FetchSlots,
+    FetchSlotless,
+    FetchCheckpoints,
+    PutCheckpoint {
+        issued_at_ms: u64,
+    },
     PublishKeyPackages,
     ClaimKeyPackages {
         group: GroupId,
@@ -89,7 +94,13 @@ pub(super) struct Link {
     /// Groups whose log is read when others have been.
     waiting: BTreeSet<GroupId>,
     key_packages: Option<(u32, bool)>,
-    slots_waiting: bool,
+    pub(super) slots_waiting: bool,
+    /// Whether it is still to be asked who lacks a slot.
+    pub(super) fill_waiting: bool,
+    /// Whether checkpoints are still to be asked for.
+    pub(super) checkpoints_waiting: bool,
+    /// The relay has said on this connection what checkpoints it has.
+    pub(super) checkpoints_known: bool,
 }
 
 impl Link {
@@ -104,7 +115,11 @@ impl Link {
     }
 
     pub(super) fn is_quiet(&self) -> bool {
-        self.hello && self.asked.is_empty() && !self.inbox_waiting
+        let answers = self.asked.values().all(|(asked, _)| {
+            // What the device does for others, now and then, is nothing that its user waits for.
+            matches!(asked, Asked::FetchSlotless | Asked::PutCheckpoint { .. })
+        });
+        self.hello && answers && !self.inbox_waiting
     }
 
     pub(super) fn next_deadline(&self) -> Option<u64> {
@@ -183,6 +198,9 @@ impl State {
             waiting: BTreeSet::new(),
             key_packages: None,
             slots_waiting: false,
+            fill_waiting: true,
+            checkpoints_waiting: true,
+            checkpoints_known: false,
         });
         self.was_synced = false;
         let roster_seq = self.roster.head().seq;
@@ -233,6 +251,7 @@ impl State {
                 link.slots_waiting = true;
                 Ok(())
             }
+            Push::Checkpoint { checkpoint } => self.handle_checkpoints(tx, &[checkpoint]),
             Push::KeyPackagesLow { left } => {
                 link.key_packages = Some((left, true));
                 self.restock(tx)
@@ -270,11 +289,12 @@ impl State {
                     return self.handle_expelled(tx);
                 }
                 self.handle_let_in();
+                let lacks_key = self.newest_directory_key().is_none();
                 if let Some(link) = &mut self.link {
                     link.hello = true;
                     link.relay_head = head.seq;
                     link.inbox_waiting = inbox_waiting.into();
-                    link.slots_waiting = self.directory.is_none();
+                    link.slots_waiting = lacks_key;
                     link.key_packages = Some((key_packages_left, has_last_resort.into()));
                 }
                 self.event(Event::Online);
@@ -289,6 +309,19 @@ impl State {
                 self.handle_roster_appended(tx, head)
             }
             (Asked::FetchSlots, Response::Slots { slots }) => self.handle_slots(tx, &slots),
+            (Asked::FetchSlotless, Response::Slotless { devices }) => {
+                self.handle_slotless(&devices);
+                Ok(())
+            }
+            (Asked::FetchCheckpoints, Response::Checkpoints { checkpoints }) => {
+                if let Some(link) = &mut self.link {
+                    link.checkpoints_known = true;
+                }
+                self.handle_checkpoints(tx, &checkpoints)
+            }
+            (Asked::PutCheckpoint { issued_at_ms }, Response::Done) => {
+                self.handle_checkpoint_stored(tx, issued_at_ms)
+            }
             (Asked::ClaimKeyPackages { group, intent }, Response::KeyPackages { packages }) => {
                 self.handle_claimed(group, intent, &packages);
                 Ok(())
@@ -353,6 +386,17 @@ impl State {
         self.retry_at = Some(self.now_ms + 2_000);
     }
 
+    /// The organisation has changed the suite of new groups: KeyPackages for it are wanted (REQ-100).
+    pub(super) fn restock_for_policy(&mut self, tx: &Tx<'_>) -> Result<(), EngineError> {
+        if self.stocked_suite.is_some() && self.stocked_suite != self.roster.suite() {
+            if let Some(link) = &mut self.link {
+                link.key_packages = Some((0, false));
+            }
+            self.restock(tx)?;
+        }
+        Ok(())
+    }
+
     /// This device is not admitted any more: nothing works, everything that was received stays.
     pub(super) fn handle_expelled(&mut self, tx: &Tx<'_>) -> Result<(), EngineError> {
         if !self.expelled {
@@ -407,10 +451,13 @@ impl State {
         if !self.is_admitted() || self.online().is_none_or(|link| link.relay_head > head) {
             return Ok(());
         }
-        let Some((left, has_last_resort)) = self.online().and_then(|link| link.key_packages.take())
-        else {
+        let Some(stock) = self.online().and_then(|link| link.key_packages.take()) else {
             return Ok(());
         };
+        // What the relay has counted may be of the suite before (REQ-100).
+        let same_suite = self.stocked_suite.is_none_or(|stocked| stocked == suite);
+        let (left, has_last_resort) = if same_suite { stock } else { (0, false) };
+        self.store_stocked_suite(tx, suite)?;
         if left >= STOCK_LOW && has_last_resort {
             return Ok(());
         }

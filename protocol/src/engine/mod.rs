@@ -6,6 +6,8 @@
 
 mod admission;
 mod api;
+mod checkpoints;
+mod directory;
 mod duties;
 mod identity;
 mod inbound;
@@ -16,6 +18,8 @@ mod outbound;
 mod policy;
 mod pursue;
 mod room;
+mod roster_commands;
+mod roster_jobs;
 mod roster_sync;
 mod rows;
 mod state;
@@ -36,7 +40,7 @@ use crate::group::GroupError;
 use crate::identity::{
     DeviceId, GroupId, Hash, LogSeq, OrgId, PublicKey, SigningKey, UserId, safety_number,
 };
-use crate::roster::Roster;
+use crate::roster::{OrgPolicy, Roster};
 use crate::store::{Store, StoreError, Tx, commit};
 use crate::wire::Refusal;
 use rows::{GROUPS, GroupRow, GroupStatus, HISTORY, ROSTER};
@@ -184,6 +188,26 @@ impl<S: Store> Engine<S> {
         &self.state.roster
     }
 
+    /// What the organisation has decided for everybody; `None` before the roster is here (REQ-100).
+    pub fn policy(&self) -> Option<&OrgPolicy> {
+        self.state.roster.policy()
+    }
+
+    /// Every admitted device that `device` let in, directly or not, of whatever user.
+    ///
+    /// `CommandKind::RevokeDevice` revokes those of the device's own user with it, if it is asked to.
+    pub fn enrolled_by(&self, device: DeviceId) -> Vec<DeviceId> {
+        let roster = &self.state.roster;
+        let mut enrolled = roster.enrolled_transitively(device);
+        enrolled.retain(|id| roster.is_admitted(*id));
+        enrolled
+    }
+
+    /// How long ago an owner or admin last stated the roster's newest entry, ms; `None` if never (REQ-105).
+    pub fn checkpoint_age_ms(&self, now_ms: u64) -> Option<u64> {
+        self.state.fresh.age_ms(now_ms)
+    }
+
     /// The signed roster entries, oldest first.
     ///
     /// # Errors
@@ -266,6 +290,10 @@ impl<S: Store> Engine<S> {
                 retention_days: None,
                 epoch_authenticator: Vec::new(),
             };
+            let closed = self.state.roster.closed_at(id).is_some();
+            if closed && view.status == GroupStatusView::Active {
+                view.status = GroupStatusView::Closed;
+            }
             if view.status != GroupStatusView::Removed {
                 let group = self.state.take_group(&tx, id)?;
                 view.members = group

@@ -117,6 +117,11 @@ impl State {
         if !self.is_caught_up(&work, &access_key) {
             return Ok(false);
         }
+        if self.roster.closed_at(work.id).is_some() {
+            self.duties.remove(&work.id);
+            self.fail_intents(tx, work.id, &CommandError::GroupClosed)?;
+            return Ok(true);
+        }
         let outbox = self.send_outbox(tx, work.id, work.row, Some(&access_key))?;
         if outbox.iter().any(|(_, o)| o.kind == OutboxKind::Commit) {
             return Ok(false);
@@ -137,7 +142,7 @@ impl State {
         if self.must_rotate(tx, &mut work)? {
             return Ok(false);
         }
-        let window = if open().any(|o| is_older(o, head)) {
+        let window = if open().any(|o| is_older(o, head)) || self.stale_block().is_some() {
             // `s` never falls per leaf: what is undecided could still enter the log after what is made now.
             0
         } else {
@@ -399,6 +404,13 @@ impl State {
             Refusal::RosterBehind { head_seq, .. } => {
                 if let Some(link) = &mut self.link {
                     link.relay_head = link.relay_head.max(head_seq);
+                }
+            }
+            // Its entry is on the way; a relay that has none has lied.
+            Refusal::GroupClosed if self.roster.closed_at(group).is_none() => {
+                let next = self.roster.head().seq.next();
+                if let Some(link) = &mut self.link {
+                    link.need_roster = link.need_roster.max(next);
                 }
             }
             Refusal::WrongEpoch { .. } => {

@@ -5,13 +5,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::EngineError;
+use super::roster_jobs::Rotation;
 use crate::group::PolicyChange;
-use crate::identity::{DeviceId, Epoch, GroupId, Hash, LogSeq, RosterSeq, UserId, encode, sha256};
+use crate::identity::{
+    DeviceId, Epoch, GroupId, Hash, InvitationId, LogSeq, RosterSeq, UserId, encode, sha256,
+};
 use crate::store::{Space, Tx};
 use crate::wire::RecordBody;
 use crate::wire::log::LogCursor;
 
-/// Identity, cursors, the directory key; by name.
+/// Identity, cursors, the directory keys; by name.
 pub(super) const META: Space = Space(0x20);
 /// Signed roster entries; by seq.
 pub(super) const ROSTER: Space = Space(0x21);
@@ -191,12 +194,36 @@ pub(super) struct OrderRow {
     pub(super) seen: BTreeSet<UserId>,
 }
 
-/// A roster change that must survive a crash.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// A roster change that must survive a crash, with what was signed for it (REQ-108).
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct RosterIntentRow {
     /// `Vec<Op>` in the TLS presentation language.
     #[serde(with = "serde_bytes")]
     pub(super) ops: Vec<u8>,
+    /// The device's own duty.
+    pub(super) own: bool,
+    pub(super) rotation: Rotation,
+    pub(super) invite: Option<InviteRow>,
+    pub(super) signed: Option<SignedRow>,
+}
+
+/// What makes an invitation's link; deleted in the step that hands it over. Wiped on drop.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct InviteRow {
+    pub(super) user: UserId,
+    pub(super) invitation: InvitationId,
+    pub(super) secret: [u8; 32],
+    pub(super) pin: Option<[u8; 8]>,
+}
+
+/// What was signed last, and the directory key that it names, which is wiped on drop.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct SignedRow {
+    #[serde(with = "serde_bytes")]
+    pub(super) entry: Vec<u8>,
+    pub(super) parent_seq: RosterSeq,
+    pub(super) parent_hash: Hash,
+    pub(super) key: Option<[u8; 32]>,
 }
 
 /// `group || number`, so that a scan of the group's prefix is in numeric order.

@@ -6,11 +6,13 @@ use std::sync::Arc;
 use openmls_rust_crypto::RustCrypto;
 use rand::RngCore;
 
+use super::checkpoints::Freshness;
+use super::directory::Directory;
 use super::link::Link;
 use super::policy::too_long;
 use super::pursue::Claim;
 use super::room::Told;
-use super::roster_sync::RosterJob;
+use super::roster_jobs::RosterJob;
 use super::rows::{
     self, GROUPS, GroupRow, INTENTS, Intent, IntentRow, META, ROSTER, ROSTER_INTENTS,
 };
@@ -20,7 +22,7 @@ use super::{
 };
 use crate::content;
 use crate::group::{Group, GroupPolicy, Me, MlsProvider};
-use crate::identity::{DirectoryKey, Epoch, GroupId, RosterSeq, UserId};
+use crate::identity::{Epoch, GroupId, RosterSeq, UserId};
 use crate::roster::Roster;
 use crate::store::{Reader, Tx};
 use crate::wire::limits;
@@ -28,11 +30,15 @@ use crate::wire::limits;
 /// The longest text, bytes: what fits a record after encryption and padding.
 const MAX_TEXT_BYTES: usize = limits::MAX_APPLICATION_BYTES - 1_024;
 
+const NEXT_INTENT: &[u8] = b"next intent";
+const STOCKED_SUITE: &[u8] = b"stocked suite";
+
 pub(super) struct State {
     pub(super) rng: Box<dyn RngCore + Send>,
     pub(super) crypto: Arc<RustCrypto>,
     pub(super) identity: Arc<Identity>,
-    pub(super) directory: Option<DirectoryKey>,
+    pub(super) directory: Directory,
+    pub(super) fresh: Freshness,
     pub(super) roster: Roster,
     /// Groups in memory; an entry is taken out while it is worked on, so that a failure drops it.
     pub(super) groups: BTreeMap<GroupId, Group>,
@@ -58,6 +64,8 @@ pub(super) struct State {
     /// The newest Welcome that was dealt with.
     pub(super) inbox_cursor: u64,
     pub(super) next_intent: u64,
+    /// The suite that this device has put KeyPackages on the relay for.
+    pub(super) stocked_suite: Option<u16>,
     pub(super) next_request: u64,
     pub(super) now_ms: u64,
     /// Up to when timers that fell due were looked at, ms since 1970.
@@ -76,13 +84,17 @@ impl State {
         rng: Box<dyn RngCore + Send>,
     ) -> Result<Self, EngineError> {
         let mut identity = Identity::load(store)?.ok_or(EngineError::NoIdentity)?;
-        let directory = identity.directory.take();
+        let directory = {
+            let tx = Tx::new(store);
+            Directory::load(&tx, identity.directory.take())?
+        };
         let mut this = Self {
             rng,
             crypto: Arc::new(RustCrypto::default()),
             roster: Roster::new(identity.org),
             identity: Arc::new(identity),
             directory,
+            fresh: Freshness::default(),
             groups: BTreeMap::new(),
             claims: BTreeMap::new(),
             roster_jobs: VecDeque::new(),
@@ -97,6 +109,7 @@ impl State {
             retry_at: None,
             inbox_cursor: 0,
             next_intent: 0,
+            stocked_suite: None,
             next_request: 0,
             now_ms: 0,
             looked_ms: 0,
@@ -128,6 +141,8 @@ impl State {
                 .apply(&entry)
                 .map_err(|_| EngineError::Damaged { row: "the roster" })?;
         }
+        self.fresh = Freshness::load(&tx)?;
+        self.next_intent = rows::load(&tx, META, NEXT_INTENT)?.unwrap_or(0);
         for (key, value) in tx.scan(INTENTS, &[])? {
             self.next_intent = self.next_intent.max(rows::number(&key)?);
             let _: IntentRow = rows::from_bytes(&value)?;
@@ -140,6 +155,7 @@ impl State {
                 &rows::from_bytes(&value)?,
             )?);
         }
+        self.stocked_suite = rows::load(&tx, META, STOCKED_SUITE)?;
         self.inbox_cursor = rows::load(&tx, META, b"inbox cursor")?.unwrap_or(0);
         self.dirty = self.group_ids(&tx)?.into_iter().collect();
         self.expelled = self.roster.device(self.identity.device).is_some() && !self.is_admitted();
@@ -181,12 +197,19 @@ impl State {
         })
     }
 
-    pub(super) fn name_of(&self, user: UserId) -> Option<String> {
-        let record = self.roster.user(user)?;
-        self.directory
-            .as_ref()?
-            .open_profile(self.identity.org, user, &record.profile)
-            .ok()
+    /// Remembers that no later command may have an id up to this one.
+    pub(super) fn store_next_intent(&self, tx: &Tx<'_>) -> Result<(), EngineError> {
+        rows::put(tx, META, NEXT_INTENT, &self.next_intent)
+    }
+
+    /// Remembers which suite this device has KeyPackages for.
+    pub(super) fn store_stocked_suite(
+        &mut self,
+        tx: &Tx<'_>,
+        suite: u16,
+    ) -> Result<(), EngineError> {
+        self.stocked_suite = Some(suite);
+        rows::put(tx, META, STOCKED_SUITE, &suite)
     }
 
     /// One input.
@@ -208,7 +231,9 @@ impl State {
         self.looked_ms = self.now_ms;
         self.release_inbox(tx)?;
         self.pump_link();
+        self.pump_directory(tx)?;
         self.pump_roster(tx)?;
+        self.pump_freshness();
         // Work on one group may make another dirty, never the same one again without an input.
         while let Some(group) = self
             .dirty
@@ -238,6 +263,10 @@ impl State {
             link.next_deadline(),
             duties.copied().filter(|at| *at > now).min(),
             self.retry_at,
+            self.directory.rotate_at,
+            self.directory.fill_at,
+            self.next_job_at(),
+            self.next_freshness_at(),
         ]
         .into_iter()
         .flatten()
@@ -290,6 +319,8 @@ impl State {
 
     fn handle_command(&mut self, tx: &Tx<'_>, command: Command) -> Result<(), EngineError> {
         let id = command.id;
+        self.next_intent = self.next_intent.max(id.0);
+        self.store_next_intent(tx)?;
         let outcome = if self.expelled {
             Err(CommandError::Expelled)
         } else {
@@ -342,6 +373,9 @@ impl State {
                         limit: MAX_TEXT_BYTES,
                     }));
                 }
+                if let Some(error) = self.refuses_stale() {
+                    return Ok(Err(error));
+                }
                 let mut salt = [0; 16];
                 self.rng.fill_bytes(&mut salt);
                 let content = content::encode_text(salt, &text);
@@ -373,6 +407,9 @@ impl State {
         };
         if let Some(error) = row.closed() {
             return Ok(Err(error));
+        }
+        if self.roster.closed_at(group).is_some() {
+            return Ok(Err(CommandError::GroupClosed));
         }
         if self.wants_to_leave(tx, group)? {
             return Ok(Err(CommandError::Leaving));

@@ -9,7 +9,7 @@ mod frame;
 pub mod limits;
 pub mod log;
 
-pub use crate::roster::Head as RosterHead;
+pub use crate::roster::{Checkpoint, Head as RosterHead};
 pub use close::CloseCode;
 pub use frame::{FRAME_HEADER_BYTES, FrameError, decode_frame_length, encode_frame};
 pub use log::{AccessProof, ConnectionBinding, LogRecord, Purpose, RecordBody};
@@ -90,6 +90,8 @@ pub enum Request {
     AppendRoster {
         /// The signed entry.
         entry: VLByteVec,
+        /// With a new directory key: that key for the other devices, stored in the same transaction (REQ-101).
+        slots: Vec<Slot>,
     },
     /// Leaves slots of the directory key for other devices.
     #[tls_codec(discriminant = 0x0104)]
@@ -100,6 +102,18 @@ pub enum Request {
     /// The slots for this device.
     #[tls_codec(discriminant = 0x0105)]
     FetchSlots,
+    /// The devices that nobody has left a slot of the newest directory key for (REQ-101).
+    #[tls_codec(discriminant = 0x0106)]
+    FetchSlotless,
+    /// States what this owner's or admin's device holds for the newest entry (REQ-105).
+    #[tls_codec(discriminant = 0x0107)]
+    PutCheckpoint {
+        /// The statement.
+        checkpoint: Checkpoint,
+    },
+    /// The newest checkpoint of each signer (REQ-105).
+    #[tls_codec(discriminant = 0x0108)]
+    FetchCheckpoints,
 
     /// Stocks KeyPackages for others to claim.
     #[tls_codec(discriminant = 0x0201)]
@@ -265,6 +279,18 @@ pub enum Response {
         /// The slots.
         slots: Vec<Slot>,
     },
+    /// To `FetchSlotless`, as many as a `PutSlots` can serve.
+    #[tls_codec(discriminant = 0x0106)]
+    Slotless {
+        /// Admitted devices.
+        devices: Vec<DeviceId>,
+    },
+    /// To `FetchCheckpoints`.
+    #[tls_codec(discriminant = 0x0108)]
+    Checkpoints {
+        /// One per signer, the newest first.
+        checkpoints: Vec<Checkpoint>,
+    },
     /// To `ClaimKeyPackages`: one per device that had any, in the order asked.
     #[tls_codec(discriminant = 0x0202)]
     KeyPackages {
@@ -365,6 +391,12 @@ pub enum Push {
     /// A slot for this device was left.
     #[tls_codec(discriminant = 0x0105)]
     SlotsWaiting,
+    /// Somebody has stated the newest entry.
+    #[tls_codec(discriminant = 0x0107)]
+    Checkpoint {
+        /// The statement.
+        checkpoint: Checkpoint,
+    },
     /// Few one-time KeyPackages are left.
     #[tls_codec(discriminant = 0x0201)]
     KeyPackagesLow {
@@ -446,6 +478,13 @@ pub enum Refusal {
     #[error("FORBIDDEN: this role may not do that")]
     #[tls_codec(discriminant = 0x0107)]
     Forbidden,
+    /// Too many roster entries by this user (REQ-107).
+    #[error("RATE_LIMITED: too many changes; try again in {} s", retry_after_ms.div_ceil(1_000))]
+    #[tls_codec(discriminant = 0x0108)]
+    RateLimited {
+        /// How long to wait, ms.
+        retry_after_ms: u64,
+    },
 
     /// No such group, or not in this organisation.
     #[error("UNKNOWN_GROUP: no such group")]
@@ -481,6 +520,10 @@ pub enum Refusal {
     #[error("ROSTER_FORK: the message names a roster that is not the relay's")]
     #[tls_codec(discriminant = 0x0306)]
     RosterFork,
+    /// The roster has closed the group (REQ-102).
+    #[error("GROUP_CLOSED: an administrator has closed the group")]
+    #[tls_codec(discriminant = 0x0307)]
+    GroupClosed,
     /// The order is unknown.
     #[error("UNKNOWN_ORDER: there is no order at that roster entry")]
     #[tls_codec(discriminant = 0x0501)]

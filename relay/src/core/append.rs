@@ -61,6 +61,8 @@ pub struct Facts<'a> {
     pub epoch: Option<EpochRecord>,
     /// The roster.
     pub roster: RosterFacts<'a>,
+    /// Whether the roster has closed the group (REQ-102).
+    pub closed: bool,
 }
 
 /// A submission that is in the log: before, or as soon as the caller has written it.
@@ -92,7 +94,7 @@ pub enum Effect {
 }
 
 /// Decides one submission, in exactly this order (REQ-055): the device is admitted; not a duplicate; the
-/// group exists; access is proven; the epoch is the head's; the record is well-formed; its roster is neither behind nor
+/// group exists; access is proven; the group is not closed; the epoch is the head's; the record is well-formed; its roster is neither behind nor
 /// another one; its own signatures hold. That a commit is the first for its epoch follows: an accepted one moves the
 /// head. Each refusal carries what the device needs to recover (REQ-047).
 ///
@@ -105,6 +107,9 @@ pub fn decide(submission: &Submission, facts: &Facts<'_>) -> Result<Accepted, Re
     }
     let head = facts.head.ok_or(Refusal::UnknownGroup)?;
     let epoch = prove_access(submission, facts.epoch, &appender.binding)?;
+    if facts.closed {
+        return Err(Refusal::GroupClosed);
+    }
     if submission.epoch != head.epoch {
         return Err(Refusal::WrongEpoch {
             head_epoch: head.epoch,

@@ -34,6 +34,9 @@ impl Turn<'_> {
                 None => Err(Refusal::GroupExists.into()),
             };
         }
+        if self.roster(caller.org)?.closed_at(group).is_some() {
+            return Err(Refusal::GroupClosed.into());
+        }
         let first = AppendedRecord {
             seq: LogSeq(1),
             fence,
@@ -121,6 +124,7 @@ impl Turn<'_> {
                 epoch: g.head_epoch,
             }),
             epoch: layout::load(self.tx, EPOCHS, &epoch)?,
+            closed: roster.closed_at(submission.group).is_some(),
             roster: RosterFacts {
                 fence: roster.fence(),
                 head: roster.head().seq,

@@ -23,6 +23,10 @@ pub const CLAIM_TOKENS: Space = Space(0x02);
 pub const ROSTER: Space = Space(0x10);
 /// `org || device || filler` -> [`SlotRecord`].
 pub const SLOTS: Space = Space(0x11);
+/// `org || device` -> nothing: nobody has left this device a slot of the newest directory key.
+pub const SLOTLESS: Space = Space(0x12);
+/// `org || device` -> the newest checkpoint of a device, and when it came.
+pub const CHECKPOINTS: Space = Space(0x13);
 /// `org || device || suite[2]` -> [`KeyQueueRecord`].
 pub const KEY_QUEUES: Space = Space(0x20);
 /// `org || device || suite[2] || n` -> a one-time KeyPackage; `n` as in [`KeyQueueRecord`].
@@ -65,6 +69,8 @@ pub struct MetaRecord {
 pub struct SlotRecord {
     /// When it was left, relay's clock, ms since 1970: the oldest makes room.
     pub at_ms: u64,
+    /// The roster entry that named the directory key in it.
+    pub generation: RosterSeq,
     /// HPKE's encapsulated key.
     pub enc: VLByteVec,
     /// HPKE's ciphertext.

@@ -149,7 +149,13 @@ impl Policy {
         });
         let retention = self.retention.map(|r| PolicyChange::Retention(r.0));
         let (names, group) = find(cx, &self.group).await?;
-        change(cx, &names, group, who.into_iter().chain(retention).collect()).await
+        change(
+            cx,
+            &names,
+            group,
+            who.into_iter().chain(retention).collect(),
+        )
+        .await
     }
 }
 

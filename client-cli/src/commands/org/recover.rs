@@ -47,18 +47,23 @@ impl Recover {
     pub(super) async fn run(self, global: &Global, out: &Printer) -> Result<(), CliError> {
         let file = RootKeyFile::read(&self.root_key)?;
         let relay = self.relay(&file)?;
+        let mut rng = system_rng();
         let (site, admission) = match prepare(global, Way::Recover)? {
             Ground::Fresh(site) => {
-                let mut rng = system_rng();
-                let admission =
-                    Admission::recover(relay, file.org, file.root, &self.name, &mut rng);
-                (site, admission)
+                let root = file.root;
+                (
+                    site,
+                    Admission::recover(relay, file.org, root, &self.name, &mut rng),
+                )
             }
             Ground::Interrupted(site, identity) => {
                 out.note("going on with a recovery that was interrupted")
                     .await;
-                let admission = Admission::resume_recovery(*identity, file.root, &self.name);
-                (site, admission)
+                let root = file.root;
+                (
+                    site,
+                    Admission::resume_recovery(*identity, root, &self.name, &mut rng),
+                )
             }
         };
         let mut admission = match admission {

@@ -227,6 +227,7 @@ impl Line {
         let what = match push {
             Push::Records { records, .. } => format!("{} records", records.len()),
             Push::RosterEntry { .. } => "a roster entry".into(),
+            Push::Checkpoint { .. } => "a checkpoint".into(),
             Push::InboxWaiting | Push::SlotsWaiting | Push::KeyPackagesLow { .. } => {
                 "a hint".into()
             }
