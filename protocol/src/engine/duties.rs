@@ -170,7 +170,7 @@ impl State {
 }
 
 /// Where a device stands in the order that all compute alike, for this group and turn (an epoch, or an order's seq).
-fn place(group: GroupId, turn: u64, device: DeviceId) -> Hash {
+pub(super) fn place(group: GroupId, turn: u64, device: DeviceId) -> Hash {
     let content = [&group.0[..], &turn.to_be_bytes(), &device.0].concat();
     hash("election", &content)
 }

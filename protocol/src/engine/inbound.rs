@@ -6,7 +6,8 @@ use super::rows::{
     self, GROUPS, GroupRow, GroupStatus, HISTORY, INTENTS, LOG_HASHES, ORDERS, OUTBOX, OrderRow,
     OutboxKind, OutboxRow,
 };
-use super::state::State;
+use super::state::{Chore, State};
+use super::warm::Warmth;
 use super::{Alarm, EngineError, Event, HistoryKind, HistoryRecord};
 use crate::content::{self, Content};
 use crate::group::validate::{self, Leaf};
@@ -69,6 +70,19 @@ impl Seen {
             leavers: state.leavers(),
             policy: state.policy().clone(),
         }
+    }
+
+    /// Tells what the commit that led from here to `state` did to the tree.
+    fn note_warmth(&self, engine: &mut State, row: &mut GroupRow, state: &Group, by: DeviceId) {
+        let after = Self::of(state);
+        let added: Vec<_> = after.without(self).map(|leaf| leaf.device).collect();
+        // Only a commit that does nothing but add needs no path.
+        let commit = Warmth {
+            committer: by,
+            has_path: added.is_empty() || self.without(&after).next().is_some(),
+            added: &added,
+        };
+        engine.note_warmth(row, state, &commit);
     }
 
     /// The leaves that are here and not there.
@@ -205,6 +219,7 @@ impl State {
         match outcome {
             Ok(()) => {
                 tx.absorb(inner.into_batch()?);
+                self.heard_at.insert(group, self.now_ms);
                 let same_epoch = before.epoch == row.epoch;
                 self.pass(tx, group, record, &mut row, same_epoch)?;
                 events.into_iter().for_each(|event| self.event(event));
@@ -360,6 +375,7 @@ impl State {
                 let after = Seen::of(&state);
                 let s = roster_seq_of(body).unwrap_or_default();
                 self.enter_epoch(tx, inbound, &state, s)?;
+                before.note_warmth(self, inbound.row, &state, me.0);
                 self.groups.insert(group, state);
                 if let Some(intent) = outbox.intent {
                     self.handle_change_met(tx, group, intent, &after.leaves)?;
@@ -489,6 +505,7 @@ impl State {
             return self.tell_change(tx, inbound, s, who, &before, &after);
         }
         self.enter_epoch(tx, inbound, &state, s)?;
+        before.note_warmth(self, inbound.row, &state, who.0);
         self.groups.insert(group, state);
         self.tell_change(tx, inbound, s, who, &before, &after)
     }
@@ -550,6 +567,10 @@ impl State {
         row.entry_hash = entry_hash(group, row.epoch, inbound.record.payload.as_slice());
         row.commit_s = s;
         row.name.clone_from(&state.policy().name);
+        if row.retention_days != state.policy().retention_days {
+            row.retention_days = state.policy().retention_days;
+            self.chores.remove(&(group, Chore::Prune));
+        }
         row.leaf_s
             .retain(|device, _| state.leaves().iter().any(|l| l.device == *device));
         self.open_epoch(tx, group, row, inbound.record.fence);

@@ -143,7 +143,7 @@ impl State {
         }
         let me = self.identity.user;
         validate::check_joined_tree(&self.roster, s, &joined.adder, me, group.leaves())?;
-        self.write_joined(tx, item, &group, s)
+        self.write_joined(tx, item, &group, joined.added, s)
             .map_err(|_| GroupError::Mls("write a group's row"))?;
         Ok(group)
     }
@@ -168,11 +168,14 @@ impl State {
         tx: &Tx<'_>,
         item: &InboxItem,
         group: &Group,
+        added: usize,
         s: RosterSeq,
     ) -> Result<(), EngineError> {
         let epoch = group.epoch();
         let mut row = GroupRow {
             name: group.policy().name.clone(),
+            retention_days: group.policy().retention_days,
+            warm_at_ms: self.first_warming_ms(group, added),
             suite: group.suite(),
             status: GroupStatus::Active,
             cursor: item.entry.seq,

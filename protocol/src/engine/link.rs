@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::rows::{self, GROUPS, GroupRow, META};
-use super::state::State;
+use super::state::{Chore, State};
 use super::{EngineError, Event, IntentId, Output};
 use crate::group::{MlsProvider, is_allowed_suite, make_key_package};
 use crate::identity::{Epoch, GroupId, Hash, LogSeq, RosterSeq};
@@ -216,6 +216,8 @@ impl State {
             job.in_flight = false;
         }
         self.leases.clear();
+        self.absent.clear();
+        self.chores.retain(|(_, c), _| *c != Chore::OwnDevices);
         self.dirty = self.group_ids(tx)?.into_iter().collect();
         Ok(())
     }

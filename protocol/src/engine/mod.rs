@@ -8,6 +8,7 @@ mod admission;
 mod api;
 mod checkpoints;
 mod directory;
+mod devices;
 mod duties;
 mod identity;
 mod inbound;
@@ -20,9 +21,11 @@ mod pursue;
 mod room;
 mod roster_commands;
 mod roster_jobs;
+mod retention;
 mod roster_sync;
 mod rows;
 mod state;
+mod warm;
 
 pub use admission::{Admission, AdmissionError, AdmissionStep};
 pub use api::{

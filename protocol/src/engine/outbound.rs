@@ -6,7 +6,7 @@ use super::rows::{
     self, GROUPS, GroupRow, GroupStatus, INTENTS, Intent, IntentRow, ORDERS, OUTBOX, OrderRow,
     OutboxKind, OutboxRow,
 };
-use super::state::State;
+use super::state::{Chore, State};
 use super::{CommandError, EngineError, Event, IntentId};
 use crate::group::{Changes, Group, GroupPolicy, MlsProvider};
 use crate::identity::{Epoch, GroupId, Hash, LogSeq, RosterSeq, SigningKey, decode};
@@ -46,6 +46,8 @@ impl State {
         let outbox = OutboxRow::new(OutboxKind::Create, Some(id.0), Epoch(0), &body);
         let row = GroupRow {
             name: policy.name,
+            retention_days: policy.retention_days,
+            warm_at_ms: 0,
             suite,
             status: GroupStatus::Creating,
             cursor: LogSeq(0),
@@ -80,9 +82,12 @@ impl State {
         let Some(mut row) = rows::load::<GroupRow>(tx, GROUPS, &id.0)? else {
             return Ok(());
         };
+        self.prune_history(tx, id, &row)?;
         if let Some(error) = row.closed() {
             self.unsettled.remove(&id);
             self.duties.remove(&id);
+            self.chores.remove(&(id, Chore::OwnDevices));
+            self.chores.remove(&(id, Chore::Warm));
             return self.fail_intents(tx, id, &error);
         }
         self.unsettled.insert(id);
@@ -153,10 +158,14 @@ impl State {
             return Ok(false);
         }
         let attested = self.attest(tx, &mut work)?;
-        if idle && attested {
+        let settled = idle && attested && self.add_own_devices(tx, &mut work)?;
+        if settled && work.open == 0 {
             self.refresh(tx, &mut work)?;
         }
-        Ok(idle && attested && work.open == 0)
+        if settled && work.open == 0 {
+            self.warm(tx, &mut work)?;
+        }
+        Ok(settled && work.open == 0)
     }
 
     /// Whether the cursor has reached the end of the log; asks for what is missing.

@@ -18,12 +18,12 @@ const MAX_ADDS: usize = 250;
 
 /// KeyPackages that were asked for, for one group.
 pub(super) struct Claim {
-    intent: u64,
+    pub(super) intent: u64,
     /// Devices that were asked for.
     asked: Vec<DeviceId>,
     /// Devices that have none, or none that can be used.
     missing: BTreeSet<DeviceId>,
-    packages: Option<Vec<ReadKeyPackage>>,
+    pub(super) packages: Option<Vec<ReadKeyPackage>>,
 }
 
 impl Claim {
@@ -177,7 +177,7 @@ impl State {
         self.event(Event::Failed { id, error });
     }
 
-    fn ask_claim(
+    pub(super) fn ask_claim(
         &mut self,
         work: &Work<'_>,
         number: u64,

@@ -72,6 +72,10 @@ pub(super) struct GroupRow {
     pub(super) floor_fence: RosterSeq,
     /// When this device's leaf is due for new keys, ms since 1970 (REQ-096).
     pub(super) refresh_at_ms: u64,
+    /// When it is this device's turn to warm the tree, ms since 1970; 0 for never (REQ-130).
+    pub(super) warm_at_ms: u64,
+    /// How long history is kept, days; `None` for ever (REQ-122).
+    pub(super) retention_days: Option<u32>,
 }
 
 impl GroupRow {

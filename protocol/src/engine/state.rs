@@ -8,6 +8,7 @@ use rand::RngCore;
 
 use super::checkpoints::Freshness;
 use super::directory::Directory;
+use super::devices::Absent;
 use super::link::Link;
 use super::policy::too_long;
 use super::pursue::Claim;
@@ -32,6 +33,16 @@ const MAX_TEXT_BYTES: usize = limits::MAX_APPLICATION_BYTES - 1_024;
 
 const NEXT_INTENT: &[u8] = b"next intent";
 const STOCKED_SUITE: &[u8] = b"stocked suite";
+/// Work that a device comes back to by itself, without anybody waiting for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Chore {
+    /// To add this user's other devices.
+    OwnDevices,
+    /// To delete old history.
+    Prune,
+    /// To warm the tree.
+    Warm,
+}
 
 pub(super) struct State {
     pub(super) rng: Box<dyn RngCore + Send>,
@@ -53,6 +64,12 @@ pub(super) struct State {
     pub(super) attest_at: BTreeMap<(GroupId, RosterSeq), u64>,
     /// When this device's leaves are due for new keys, ms since 1970.
     pub(super) refresh_at: BTreeMap<GroupId, u64>,
+    /// When other work is due, ms since 1970.
+    pub(super) chores: BTreeMap<(GroupId, Chore), u64>,
+    /// Devices of this user that had no KeyPackage when they were to be added.
+    pub(super) absent: BTreeMap<GroupId, Absent>,
+    /// When the newest record of a group came in, ms since 1970.
+    pub(super) heard_at: BTreeMap<GroupId, u64>,
     /// Groups whose removal the relay asked this device to commit first.
     pub(super) leases: BTreeSet<GroupId>,
     /// Groups to look at before the step ends.
@@ -103,6 +120,9 @@ impl State {
             clean_at: BTreeMap::new(),
             attest_at: BTreeMap::new(),
             refresh_at: BTreeMap::new(),
+            chores: BTreeMap::new(),
+            absent: BTreeMap::new(),
+            heard_at: BTreeMap::new(),
             leases: BTreeSet::new(),
             dirty: BTreeSet::new(),
             unsettled: BTreeSet::new(),
@@ -259,6 +279,7 @@ impl State {
         // What is due already waits for something else than time.
         let duties = self.duties.values().chain(self.attest_at.values());
         let duties = duties.chain(self.refresh_at.values());
+        let duties = duties.chain(self.chores.values());
         [
             link.next_deadline(),
             duties.copied().filter(|at| *at > now).min(),
@@ -292,8 +313,10 @@ impl State {
         let now = self.now_ms;
         let duties = self.duties.iter().chain(&self.refresh_at);
         let attest = self.attest_at.iter().map(|((group, _), at)| (group, at));
+        let chores = self.chores.iter().map(|((group, _), at)| (group, at));
         let due = duties
             .chain(attest)
+            .chain(chores)
             .filter(|(_, at)| since_ms < **at && **at <= now);
         let groups: Vec<_> = due.map(|(group, _)| *group).collect();
         self.dirty.extend(groups);

@@ -147,6 +147,8 @@ pub struct JoinedGroup {
     pub group: Group,
     /// The member that signed the Welcome.
     pub adder: Leaf,
+    /// How many leaves the commit added.
+    pub added: usize,
 }
 
 /// One MLS group in memory. Drop it whenever the transaction that it was used in is dropped.
@@ -263,6 +265,7 @@ impl Group {
         let MlsMessageBodyIn::Welcome(welcome) = message.extract() else {
             return Err(REFUSED.into());
         };
+        let added = welcome.secrets().len();
         // Lifetimes are ours to check: a member who has not refreshed its leaf must not keep newcomers out.
         let staged = StagedWelcome::build_from_welcome(provider, &config, welcome)
             .map_err(|_| REFUSED)?
@@ -275,6 +278,7 @@ impl Group {
         Ok(JoinedGroup {
             group: Self::wrap(mls)?,
             adder,
+            added,
         })
     }
 

@@ -243,6 +243,11 @@ fn open_all<'a>(
         };
         match group.open(&provider, &message) {
             Ok(Opened::Application { .. }) => opened.push((record.seq, record.fence)),
+            Ok(Opened::Leave(leave)) => {
+                if group.keep_leave(&provider, *leave).is_err() {
+                    break;
+                }
+            }
             Ok(Opened::Commit(change)) => {
                 if group.merge(&provider, *change).is_err() {
                     break;
