@@ -40,15 +40,23 @@ fn what_an_admin_changes_everybody_sees() -> anyhow::Result<()> {
         let message = text(&error, "message")?;
         ensure!(message.contains("admin of the group"), "{message}");
     }
-    ann.fails(
-        &["group", "admin", "remove", TEAM, "Ann"],
-        Exit::NotAllowed,
-    )?;
+    ann.fails(&["group", "admin", "remove", TEAM, "Ann"], Exit::NotAllowed)?;
 
     let changed = ann.must(&["group", "rename", TEAM, CREW], "group_changed")?;
     ensure!(changed["changes"][0]["to"] == CREW, "{changed}");
-    ann.must(&["group", "topic", CREW, "the spring release"], "group_changed")?;
-    let policy = ["group", "policy", CREW, "--who-may-add", "admins", "--retention", "90d"];
+    ann.must(
+        &["group", "topic", CREW, "the spring release"],
+        "group_changed",
+    )?;
+    let policy = [
+        "group",
+        "policy",
+        CREW,
+        "--who-may-add",
+        "admins",
+        "--retention",
+        "90d",
+    ];
     ann.must(&policy, "group_changed")?;
     ann.must(&["group", "admin", "add", CREW, "Bob"], "group_changed")?;
     for person in &stage.people {

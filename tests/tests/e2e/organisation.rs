@@ -15,17 +15,35 @@ fn the_policy_is_shown_and_changed() -> anyhow::Result<()> {
     };
     let before = bob.must(&["policy", "show"], "policy")?;
     ensure!(before["suite"] == "0x0001", "{before}");
-    ensure!(before["pin"] == "optional" && before["staleness"] == "warn", "{before}");
-    let set = ["policy", "set", "--suite", "0x004F", "--staleness", "block", "--staleness-limit", "2h"];
+    ensure!(
+        before["pin"] == "optional" && before["staleness"] == "warn",
+        "{before}"
+    );
+    let set = [
+        "policy",
+        "set",
+        "--suite",
+        "0x004F",
+        "--staleness",
+        "block",
+        "--staleness-limit",
+        "2h",
+    ];
     bob.fails(&set, Exit::NotAllowed)?;
     ann.must(&set, "policy")?;
     let after = bob.must(&["policy", "show"], "policy")?;
-    ensure!(after["suite"] == "0x004F" && after["pin"] == "optional", "{after}");
+    ensure!(
+        after["suite"] == "0x004F" && after["pin"] == "optional",
+        "{after}"
+    );
     ensure!(after["staleness"] == "block", "{after}");
     ensure!(after["staleness_limit_ms"] == 2 * 3_600_000, "{after}");
     ann.say(TEAM, "an owner is here")?;
     bob.say(TEAM, "so we can talk")?;
-    ann.fails(&["policy", "set", "--staleness-limit", "1s"], Exit::NotAllowed)?;
+    ann.fails(
+        &["policy", "set", "--staleness-limit", "1s"],
+        Exit::NotAllowed,
+    )?;
     Ok(())
 }
 
@@ -39,10 +57,16 @@ fn the_root_key_brings_an_organisation_back() -> anyhow::Result<()> {
     let recover = ["org", "recover", "--root-key", &key, "--name", "Olga"];
 
     let whole = fs::read_to_string(&root)?;
-    for damaged in [whole.replace("root-key-1", "root-key-9"), whole[..whole.len() / 2].into()] {
+    for damaged in [
+        whole.replace("root-key-1", "root-key-9"),
+        whole[..whole.len() / 2].into(),
+    ] {
         fs::write(&root, damaged)?;
         olga.fails(&recover, Exit::RootKey)?;
-        ensure!(!olga.profile().join("client.db").exists(), "a profile was left behind");
+        ensure!(
+            !olga.profile().join("client.db").exists(),
+            "a profile was left behind"
+        );
     }
     fs::write(&root, &whole)?;
     stage.stop_relay()?;
@@ -57,7 +81,9 @@ fn the_root_key_brings_an_organisation_back() -> anyhow::Result<()> {
     let bob = &stage.people[1];
     let seen = bob.run(&["users"])?;
     ensure!(
-        seen.lines.iter().any(|line| line.value["user"] == recovered["user"]),
+        seen.lines
+            .iter()
+            .any(|line| line.value["user"] == recovered["user"]),
         "Bob does not see the new owner"
     );
     // The new owner does what the old one cannot keep them from.

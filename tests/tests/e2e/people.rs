@@ -10,7 +10,10 @@ use serde_json::Value;
 fn user(person: &Person, name: &str) -> anyhow::Result<Value> {
     let done = person.run(&["users", "--all"])?;
     let row = done.lines.iter().find(|line| line.value["name"] == name);
-    Ok(row.with_context(|| format!("no user {name}"))?.value.clone())
+    Ok(row
+        .with_context(|| format!("no user {name}"))?
+        .value
+        .clone())
 }
 
 #[test]
@@ -99,12 +102,20 @@ fn a_further_device_is_in_the_groups_and_goes_with_the_one_that_let_it_in() -> a
     // Bob's first device brings the others in.
     bob.say(TEAM, "from the first")?;
     second.say(TEAM, "from the second")?;
-    ensure!(third.reads(TEAM)?.last().is_some_and(|row| row.1 == "from the second"));
+    ensure!(
+        third
+            .reads(TEAM)?
+            .last()
+            .is_some_and(|row| row.1 == "from the second")
+    );
     let listed = bob.run(&["devices", "list", "Bob"])?;
     ensure!(listed.lines.iter().filter(|line| line.is("device")).count() == 3);
 
     let ordered = ann.must(&["devices", "revoke", &second_id], "ordered")?;
-    ensure!(ordered["and_devices"] == serde_json::json!([third_id]), "{ordered}");
+    ensure!(
+        ordered["and_devices"] == serde_json::json!([third_id]),
+        "{ordered}"
+    );
     second.fails(&["read", TEAM], Exit::NotAdmitted)?;
     third.fails(&["read", TEAM], Exit::NotAdmitted)?;
     bob.say(TEAM, "alone again")?;
@@ -121,7 +132,10 @@ fn names_change_for_everybody() -> anyhow::Result<()> {
     bob.must(&["profile", "Robert"], "profile_set")?;
     ensure!(user(ann, "Robert")?["user"] == bob.user.as_str());
     bob.fails(&["profile", "Anna", "--user", "Ann"], Exit::NotAllowed)?;
-    ann.must(&["profile", "Bob (on leave)", "--user", "Robert"], "profile_set")?;
+    ann.must(
+        &["profile", "Bob (on leave)", "--user", "Robert"],
+        "profile_set",
+    )?;
     ensure!(user(bob, "Bob (on leave)")?["me"] == true);
     ann.must(&["role", "Bob (on leave)", "guest"], "role_set")?;
     ensure!(user(bob, "Bob (on leave)")?["role"] == "guest");

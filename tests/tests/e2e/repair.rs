@@ -6,7 +6,11 @@ use mortise_tests::demo::person::{Person, text};
 use mortise_tests::stage::{Stage, TEAM};
 
 fn last(person: &Person, group: &str) -> anyhow::Result<String> {
-    Ok(person.reads(group)?.pop().map(|row| row.1).unwrap_or_default())
+    Ok(person
+        .reads(group)?
+        .pop()
+        .map(|row| row.1)
+        .unwrap_or_default())
 }
 
 #[test]
@@ -22,13 +26,18 @@ fn a_restarted_group_goes_on_with_everybody() -> anyhow::Result<()> {
     let successor = text(&continued, "successor")?;
     let told = bob.run(&["read", TEAM])?;
     ensure!(
-        told.lines.iter().any(|line| line.is("message") && line.value["text"] == "before"),
+        told.lines
+            .iter()
+            .any(|line| line.is("message") && line.value["text"] == "before"),
         "the history is gone"
     );
     bob.say(&successor, "after")?;
     ensure!(last(ann, &successor)? == "after");
     let shown = bob.must(&["group", "show", &successor], "group_info")?;
-    ensure!(shown["suite"] == "0x004F" && shown["group_name"] == TEAM, "{shown}");
+    ensure!(
+        shown["suite"] == "0x004F" && shown["group_name"] == TEAM,
+        "{shown}"
+    );
     ensure!(shown["predecessor"] == continued["group"], "{shown}");
     // By its name, the conversation is the group that goes on.
     ann.say(TEAM, "by name")?;
@@ -45,11 +54,16 @@ fn whoever_asks_is_let_in_anew_and_sees_the_gap() -> anyhow::Result<()> {
     };
     bob.say(TEAM, "before")?;
     bob.must(&["group", "resync", TEAM], "resync_asked")?;
-    ann.hears("Bob being let in anew", |line| line.is("resynced") || line.is("added") || line.is("removed"))?;
+    ann.hears("Bob being let in anew", |line| {
+        line.is("resynced") || line.is("added") || line.is("removed")
+    })?;
     ann.say(TEAM, "after")?;
     ensure!(last(bob, TEAM)? == "after");
     let told = bob.run(&["read", TEAM])?;
-    ensure!(told.lines.iter().any(|line| line.is("gap")), "no gap is shown");
+    ensure!(
+        told.lines.iter().any(|line| line.is("gap")),
+        "no gap is shown"
+    );
     bob.say(TEAM, "thanks")?;
     Ok(())
 }
