@@ -229,7 +229,22 @@ impl State {
             }
             at += 1;
         }
+        self.drop_moot_rotations(tx);
         Ok(())
+    }
+
+    /// Somebody else has named the key that this device was going to name by itself.
+    fn drop_moot_rotations(&mut self, tx: &Tx<'_>) {
+        if self.roster.directory_is_stale() {
+            return;
+        }
+        self.roster_jobs.retain(|job| {
+            let moot = job.own && job.rotation == Rotation::Always && job.signed.is_none();
+            if moot {
+                tx.delete(ROSTER_INTENTS, job_key(job.id));
+            }
+            !moot
+        });
     }
 
     fn may_append(&self) -> bool {
@@ -348,12 +363,9 @@ impl State {
             return Ok(());
         };
         tx.delete(ROSTER_INTENTS, job_key(job.id));
-        let Some(Signed { parent, key, .. }) = job.signed else {
+        let Some(Signed { parent, .. }) = job.signed else {
             return Ok(());
         };
-        if let Some(key) = key {
-            self.hold_directory_key(tx, key)?;
-        }
         if job.own {
             return Ok(());
         }
@@ -399,6 +411,16 @@ impl State {
             self.event(Event::Failed { id: job.id, error });
         }
         Ok(())
+    }
+
+    /// Keeps the directory key that an entry of this device names, now that the entry is in the chain.
+    pub(super) fn hold_own_key(&mut self, tx: &Tx<'_>, entry: Hash) -> Result<(), EngineError> {
+        let job = self.job_of(entry).and_then(|at| self.roster_jobs.get(at));
+        let key = job.and_then(|job| job.signed.as_ref()?.key.clone());
+        match key {
+            Some(key) => self.hold_directory_key(tx, key),
+            None => Ok(()),
+        }
     }
 
     /// Where the job with this entry stands in the queue.

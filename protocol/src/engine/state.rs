@@ -7,8 +7,8 @@ use openmls_rust_crypto::RustCrypto;
 use rand::RngCore;
 
 use super::checkpoints::Freshness;
-use super::directory::Directory;
 use super::devices::Absent;
+use super::directory::Directory;
 use super::link::Link;
 use super::policy::too_long;
 use super::pursue::Claim;
@@ -284,8 +284,8 @@ impl State {
             link.next_deadline(),
             duties.copied().filter(|at| *at > now).min(),
             self.retry_at,
-            self.directory.rotate_at,
-            self.directory.fill_at,
+            self.directory.rotate_at.filter(|at| *at > now),
+            self.directory.fill_at.filter(|at| *at > now),
             self.next_job_at(),
             self.next_freshness_at(),
         ]

@@ -15,8 +15,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use mortise_protocol::engine::{CommandKind, Event, IntentId};
 use mortise_protocol::identity::{
-    ClaimLink, DeviceId, Epoch, GroupId, Hash, InvitationSecret, LogSeq, PublicKey, RosterSeq,
-    SigningKey, sha256,
+    ClaimLink, DeviceId, Epoch, GroupId, Hash, InvitationSecret, LogSeq, OrgId, Pin, PublicKey,
+    RosterSeq, SigningKey, sha256,
 };
 use mortise_protocol::roster::Role;
 use mortise_protocol::wire::ConnectionBinding;
@@ -197,21 +197,36 @@ impl World {
     fn invite_by(&mut self, inviter: PersonId, name: &str, kind: CommandKind) -> PersonId {
         let id = self.command(inviter, kind);
         self.settle();
-        let link = self.people[inviter.0]
-            .events
-            .iter()
-            .find_map(|event| match event {
-                Event::Invited { id: i, link, .. } if *i == id => {
-                    Some(link.to_text(ADDRESS, Hash([0; 32])))
-                }
-                _ => None,
-            })
-            .expect("an invitation");
+        let (link, pin) = self.invitation(inviter, id).expect("an invitation");
         let seed = self.rng.next_u64();
-        let person = Person::join(name, &link, seed);
+        let person = Person::join(name, &link, pin.as_ref(), seed);
         let person = self.admit(person);
         self.settle();
         person
+    }
+
+    /// The link and the PIN that somebody's command has made.
+    #[must_use]
+    pub fn invitation(&self, by: PersonId, id: IntentId) -> Option<(String, Option<Pin>)> {
+        let mut events = self.people[by.0].events.iter();
+        events.find_map(|event| match event {
+            Event::Invited {
+                id: i, link, pin, ..
+            } if *i == id => {
+                let text = link.to_text(ADDRESS, Hash([0; 32]));
+                Some((text.to_string(), pin.clone()))
+            }
+            _ => None,
+        })
+    }
+
+    /// Lets somebody recover the organisation with its root key, and waits for quiet.
+    ///
+    /// # Panics
+    /// When that does not work.
+    pub fn recover(&mut self, name: &str, org: OrgId, root: SigningKey) -> PersonId {
+        let seed = self.rng.next_u64();
+        self.admit(Person::recover(name, org, root, seed))
     }
 
     fn admit(&mut self, person: Person) -> PersonId {
@@ -235,8 +250,13 @@ impl World {
 
     /// Somebody with an invitation appears and begins to join.
     pub fn start_join(&mut self, name: &str, link: &str) -> PersonId {
+        self.start_join_with_pin(name, link, None)
+    }
+
+    /// Somebody with an invitation and a PIN appears and begins to join.
+    pub fn start_join_with_pin(&mut self, name: &str, link: &str, pin: Option<&Pin>) -> PersonId {
         let seed = self.rng.next_u64();
-        self.enter(Person::join(name, link, seed))
+        self.enter(Person::join(name, link, pin, seed))
     }
 
     /// Opens a connection for somebody, if the relay is up and nothing is in the way.

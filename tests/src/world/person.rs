@@ -2,9 +2,11 @@
 
 use mortise_protocol::engine::{
     Admission, AdmissionStep, Command, CommandKind, Engine, EngineError, Event, Input, IntentId,
-    Output, save_identity,
+    Output, RelayAddress, save_identity,
 };
-use mortise_protocol::identity::{ClaimLink, DeviceId, JoinLink, PublicKey, SigningKey, UserId};
+use mortise_protocol::identity::{
+    ClaimLink, DeviceId, Hash, JoinLink, OrgId, Pin, PublicKey, SigningKey, UserId,
+};
 use mortise_protocol::store::MemoryStore;
 use mortise_protocol::wire::{ClientToRelay, ConnectionBinding, RelayToClient};
 use mortise_relay::core::ConnId;
@@ -111,9 +113,19 @@ impl Person {
         this
     }
 
-    pub(super) fn join(name: &str, link: &str, seed: u64) -> Self {
+    pub(super) fn join(name: &str, link: &str, pin: Option<&Pin>, seed: u64) -> Self {
         let link = JoinLink::parse(link).expect("a link of this world");
-        let admission = Admission::join(link, &mut Self::rng(seed, 0));
+        let admission = Admission::join_with_pin(link, pin, &mut Self::rng(seed, 0));
+        Self::joining(name, seed, admission)
+    }
+
+    pub(super) fn recover(name: &str, org: OrgId, root: SigningKey, seed: u64) -> Self {
+        let relay = RelayAddress {
+            address: super::ADDRESS.into(),
+            key: Hash([0; 32]),
+        };
+        let rng = &mut Self::rng(seed, 0);
+        let admission = Admission::recover(relay, org, root, name, rng).expect("the root key");
         Self::joining(name, seed, admission)
     }
 
