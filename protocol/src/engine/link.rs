@@ -70,6 +70,8 @@ pub(super) struct Sub {
     pub(super) credit: u32,
     /// Records have come since the last answer.
     pub(super) got_records: bool,
+    /// The newest epoch that the relay called confirmed, and when, ms since 1970.
+    pub(super) confirmed: Option<(Epoch, u64)>,
     /// By when the records up to `ends` must have come, ms since 1970.
     pub(super) deadline: u64,
 }
@@ -112,6 +114,10 @@ impl Link {
         self.asked.values().any(
             |(asked, _)| matches!(asked, Asked::ClaimKeyPackages { group: g, .. } if *g == group),
         )
+    }
+
+    pub(super) fn asks_inbox(&self) -> bool {
+        self.asks(&Asked::FetchInbox)
     }
 
     pub(super) fn is_quiet(&self) -> bool {
@@ -259,6 +265,14 @@ impl State {
                 self.restock(tx)
             }
             Push::Records { group, records } => self.handle_records(tx, group, &records),
+            Push::ResyncAsked {
+                group,
+                device,
+                key_package,
+            } => {
+                self.handle_resync_asked(group, device, key_package.as_slice());
+                Ok(())
+            }
             Push::InboxWaiting => {
                 link.inbox_waiting = true;
                 Ok(())
@@ -336,9 +350,13 @@ impl State {
                 Response::Subscribed {
                     head_epoch,
                     last_readable,
+                    confirmed_epoch,
                     ..
                 },
-            ) => self.handle_subscribed(tx, group, epoch, head_epoch, last_readable),
+            ) => {
+                let ends = (head_epoch, last_readable);
+                self.handle_subscribed(tx, group, epoch, ends, confirmed_epoch)
+            }
             (Asked::FetchInbox, Response::Inbox { items, more }) => {
                 self.handle_inbox(tx, &items, more.into())
             }
@@ -511,6 +529,7 @@ impl State {
                 ends,
                 credit: CREDIT,
                 got_records: false,
+                confirmed: None,
                 deadline,
             },
         );
@@ -540,8 +559,8 @@ impl State {
         tx: &Tx<'_>,
         group: GroupId,
         epoch: Epoch,
-        head_epoch: Epoch,
-        last_readable: LogSeq,
+        ends: (Epoch, LogSeq),
+        confirmed: Epoch,
     ) -> Result<(), EngineError> {
         let cursor = rows::load::<GroupRow>(tx, GROUPS, &group.0)?.map(|row| row.cursor);
         let deadline = self.now_ms + ANSWER_TIMEOUT_MS;
@@ -552,8 +571,9 @@ impl State {
             .filter(|sub| sub.epoch == epoch)
         {
             sub.asked = false;
-            sub.ends = Some((head_epoch, last_readable));
-            sub.deadline = if cursor.is_some_and(|c| c < last_readable) {
+            sub.ends = Some(ends);
+            sub.confirmed = Some((confirmed, self.now_ms));
+            sub.deadline = if cursor.is_some_and(|c| c < ends.1) {
                 deadline
             } else {
                 u64::MAX

@@ -18,6 +18,8 @@ mod link;
 mod outbound;
 mod policy;
 mod pursue;
+mod restart;
+mod resync;
 mod retention;
 mod roster_commands;
 mod roster_jobs;
@@ -276,6 +278,13 @@ impl<S: Store> Engine<S> {
                 row: "a group's id",
             })?);
             let row: GroupRow = rows::from_bytes(&value)?;
+            if row.is_candidate {
+                continue;
+            }
+            let (successor, is_left) = match &row.status {
+                GroupStatus::Continued(successor) => (Some(*successor), true),
+                status => (None, *status == GroupStatus::Removed),
+            };
             let mut view = GroupView {
                 id,
                 name: row.name,
@@ -285,6 +294,8 @@ impl<S: Store> Engine<S> {
                     GroupStatus::Creating | GroupStatus::Active => GroupStatusView::Active,
                     GroupStatus::Removed => GroupStatusView::Removed,
                     GroupStatus::Stopped(why) => GroupStatusView::Stopped(why),
+                    GroupStatus::Halted(fault) => GroupStatusView::Stopped(fault.reason),
+                    GroupStatus::Continued(successor) => GroupStatusView::Continued { successor },
                 },
                 members: Vec::new(),
                 admins: Vec::new(),
@@ -292,12 +303,14 @@ impl<S: Store> Engine<S> {
                 who_may_add: WhoMayAdd::Members,
                 retention_days: None,
                 epoch_authenticator: Vec::new(),
+                predecessor: row.predecessor,
+                successor,
             };
             let closed = self.state.roster.closed_at(id).is_some();
             if closed && view.status == GroupStatusView::Active {
                 view.status = GroupStatusView::Closed;
             }
-            if view.status != GroupStatusView::Removed {
+            if !is_left {
                 let group = self.state.take_group(&tx, id)?;
                 view.members = group
                     .leaves()

@@ -61,6 +61,8 @@ impl State {
             floor_seq: LogSeq(0),
             floor_fence: RosterSeq(0),
             refresh_at_ms: self.next_refresh_ms(1),
+            is_candidate: policy.predecessor.is_some(),
+            predecessor: policy.predecessor.map(|p| p.group),
         };
         rows::put(tx, GROUPS, group_id.0, &row)?;
         self.groups.insert(group_id, group);
@@ -83,6 +85,15 @@ impl State {
             return Ok(());
         };
         self.prune_history(tx, id, &row)?;
+        match &row.status {
+            GroupStatus::Halted(fault) if fault.stopped().is_none() => {
+                return self.pump_halted(tx, id, &mut row);
+            }
+            GroupStatus::Continued(successor) => {
+                return self.pump_continued(tx, id, *successor);
+            }
+            _ => {}
+        }
         if let Some(error) = row.closed() {
             self.unsettled.remove(&id);
             self.duties.remove(&id);
@@ -105,6 +116,10 @@ impl State {
             open: 0,
         };
         let settled = self.work_on(tx, work)?;
+        // Whoever fills a successor goes on with its predecessor.
+        if row.is_candidate {
+            self.dirty.extend(row.predecessor);
+        }
         if row.status == GroupStatus::Removed {
             group.delete(&MlsProvider::new(&self.crypto, tx))?;
         } else {
@@ -145,6 +160,9 @@ impl State {
             return self.await_removal(tx, &mut work);
         }
         if self.must_rotate(tx, &mut work)? {
+            return Ok(false);
+        }
+        if self.pursue_restart(tx, &mut work)? {
             return Ok(false);
         }
         let window = if open().any(|o| is_older(o, head)) || self.stale_block().is_some() {
@@ -197,7 +215,7 @@ impl State {
     }
 
     /// Sends what is in the outbox and was not sent on this connection; returns all that is in it.
-    fn send_outbox(
+    pub(super) fn send_outbox(
         &mut self,
         tx: &Tx<'_>,
         id: GroupId,
@@ -422,7 +440,11 @@ impl State {
                     link.need_roster = link.need_roster.max(next);
                 }
             }
-            Refusal::WrongEpoch { .. } => {
+            refusal if outbox.kind == OutboxKind::Restart => {
+                self.drop_outbox(tx, group, number, &outbox)?;
+                return self.handle_restart_refused(tx, group, &refusal);
+            }
+            Refusal::WrongEpoch { .. } | Refusal::GroupRestarted { .. } => {
                 if let Some(link) = &mut self.link {
                     link.subs.remove(&group);
                 }
@@ -481,6 +503,7 @@ impl State {
                     rows::put(tx, ORDERS, key, &row)?;
                 }
             }
+            OutboxKind::Restart => self.unsubmit_restart(tx, group)?,
             OutboxKind::Leave => {
                 let crypto = self.crypto.clone();
                 let mut state = self.take_group(tx, group)?;

@@ -76,6 +76,8 @@ pub(super) struct State {
     pub(super) dirty: BTreeSet<GroupId>,
     /// Groups that wait for something.
     pub(super) unsettled: BTreeSet<GroupId>,
+    /// When this device looks again at a group that was halted, ms since 1970.
+    pub(super) restart_at: BTreeMap<GroupId, u64>,
     /// When refused submissions are tried again, ms since 1970.
     pub(super) retry_at: Option<u64>,
     /// The newest Welcome that was dealt with.
@@ -126,6 +128,7 @@ impl State {
             leases: BTreeSet::new(),
             dirty: BTreeSet::new(),
             unsettled: BTreeSet::new(),
+            restart_at: BTreeMap::new(),
             retry_at: None,
             inbox_cursor: 0,
             next_intent: 0,
@@ -164,7 +167,10 @@ impl State {
         self.fresh = Freshness::load(&tx)?;
         self.next_intent = rows::load(&tx, META, NEXT_INTENT)?.unwrap_or(0);
         for (key, value) in tx.scan(INTENTS, &[])? {
-            self.next_intent = self.next_intent.max(rows::number(&key)?);
+            let number = rows::number(&key)?;
+            if number < rows::INTERNAL {
+                self.next_intent = self.next_intent.max(number);
+            }
             let _: IntentRow = rows::from_bytes(&value)?;
         }
         for (key, value) in tx.scan(ROSTER_INTENTS, &[])? {
@@ -200,6 +206,17 @@ impl State {
     }
 
     pub(super) fn event(&mut self, event: Event) {
+        // Nobody waits for what the engine wanted of itself.
+        let id = match &event {
+            Event::Done { id }
+            | Event::Failed { id, .. }
+            | Event::Appended { id, .. }
+            | Event::GroupCreated { id, .. } => Some(*id),
+            _ => None,
+        };
+        if id.is_some_and(|id| id.0 >= rows::INTERNAL) {
+            return;
+        }
         self.out.push(Output::Event(event));
     }
 
@@ -280,6 +297,7 @@ impl State {
         let duties = self.duties.values().chain(self.attest_at.values());
         let duties = duties.chain(self.refresh_at.values());
         let duties = duties.chain(self.chores.values());
+        let duties = duties.chain(self.restart_at.values());
         [
             link.next_deadline(),
             duties.copied().filter(|at| *at > now).min(),
@@ -312,6 +330,7 @@ impl State {
     fn look_at_due(&mut self, since_ms: u64) {
         let now = self.now_ms;
         let duties = self.duties.iter().chain(&self.refresh_at);
+        let duties = duties.chain(&self.restart_at);
         let attest = self.attest_at.iter().map(|((group, _), at)| (group, at));
         let chores = self.chores.iter().map(|((group, _), at)| (group, at));
         let due = duties
@@ -404,6 +423,8 @@ impl State {
                 let content = content::encode_text(salt, &text);
                 return self.intend(tx, id, group, Intent::Send { content });
             }
+            CommandKind::RestartGroup { group } => return self.command_restart(tx, id, group),
+            CommandKind::ResyncGroup { group } => return self.command_resync(tx, id, group),
             CommandKind::OrderStatus { order } => self.ask_order_status(id, order),
             roster => return self.roster_command(tx, id, roster),
         }
@@ -425,7 +446,7 @@ impl State {
         group: GroupId,
         intent: Intent,
     ) -> Result<Result<(), CommandError>, EngineError> {
-        let Some(row) = rows::load::<GroupRow>(tx, GROUPS, &group.0)? else {
+        let Some((group, row)) = self.newest_of(tx, group)? else {
             return Ok(Err(CommandError::UnknownGroup));
         };
         if let Some(error) = row.closed() {
@@ -496,7 +517,14 @@ impl GroupRow {
             rows::GroupStatus::Stopped(reason) => Some(CommandError::Stopped {
                 reason: reason.clone(),
             }),
-            rows::GroupStatus::Creating | rows::GroupStatus::Active => None,
+            rows::GroupStatus::Halted(fault) => {
+                fault.stopped().map(|reason| CommandError::Stopped {
+                    reason: reason.to_owned(),
+                })
+            }
+            rows::GroupStatus::Creating
+            | rows::GroupStatus::Active
+            | rows::GroupStatus::Continued(_) => None,
         }
     }
 }

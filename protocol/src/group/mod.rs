@@ -20,7 +20,7 @@ pub use mls::{
 };
 pub use policy::{
     GROUP_POLICY_EXTENSION, GroupPolicy, MAX_GROUP_NAME_BYTES, MAX_TOPIC_BYTES, PolicyChange,
-    PolicyExtension, WhoMayAdd,
+    PolicyExtension, Predecessor, WhoMayAdd,
 };
 pub use storage::MlsProvider;
 pub use validate::Violation;

@@ -99,6 +99,15 @@ pub enum Violation {
     /// A Welcome for a group that this device is in (REQ-093).
     #[error("WELCOME_UNASKED: a Welcome for a group that this device is in")]
     WelcomeUnasked,
+    /// The Restart's signature or references do not hold (REQ-152).
+    #[error("BAD_RESTART: the restart does not hold")]
+    BadRestart,
+    /// The Restart is by somebody who may not (REQ-152).
+    #[error("RESTART_NOT_ALLOWED: the sender may not end the group")]
+    RestartNotAllowed,
+    /// The commit changes what the group continues (REQ-153).
+    #[error("PREDECESSOR_CHANGED: the commit changes which group this one continues")]
+    PredecessorChanged,
     /// The content is not readable.
     #[error("BAD_CONTENT: the message's content does not decode")]
     BadContent,
@@ -255,6 +264,37 @@ fn check_adds(roster: &Roster, commit: &CommitView<'_>) -> Result<(), Violation>
     Ok(())
 }
 
+/// Who may end a group whose last good epoch has these members and admins, judged at `s` (REQ-152): devices of its
+/// admins other than the culprit, or, where a culprit leaves none, of the user of the lowest other leaf.
+///
+/// Guests may not: they could add nobody to the successor.
+#[must_use]
+pub fn restarters(
+    roster: &Roster,
+    s: RosterSeq,
+    members: &[(DeviceId, UserId)],
+    admins: &[UserId],
+    culprit: Option<UserId>,
+) -> Vec<DeviceId> {
+    let able = |(device, user): &&(DeviceId, UserId)| {
+        Some(*user) != culprit
+            && roster.device_admitted_at(*device, s)
+            && roster.role_at(*user, s) != Some(Role::Guest)
+    };
+    let able: Vec<_> = members.iter().filter(able).collect();
+    let of = |wanted: &dyn Fn(UserId) -> bool| -> Vec<DeviceId> {
+        let chosen = able.iter().filter(|(_, user)| wanted(*user));
+        chosen.map(|(device, _)| *device).collect()
+    };
+    let entitled = of(&|user| admins.contains(&user));
+    match able.first() {
+        Some((_, lowest)) if entitled.is_empty() && culprit.is_some() => {
+            of(&|user| user == *lowest)
+        }
+        _ => entitled,
+    }
+}
+
 /// The policy that a commit must leave the group with, if `wanted` is what its committer asks for (REQ-125).
 ///
 /// A user who loses the last leaf is no admin any more; if no admin is left in the tree, the longest-standing user (by
@@ -290,6 +330,9 @@ fn check_policy(roster: &Roster, commit: &CommitView<'_>) -> Result<(), Violatio
     let new = match commit.new_policy {
         None => present,
         Some(None) => return Err(Violation::PolicyMissing),
+        Some(Some(new)) if new.predecessor != present.predecessor => {
+            return Err(Violation::PredecessorChanged);
+        }
         Some(Some(new)) => new,
     };
     if *new == settled(present) {

@@ -19,6 +19,8 @@ mod orders;
 mod organisations;
 mod outbox;
 mod rate;
+mod restarts;
+mod resyncs;
 mod rosters;
 mod slots;
 mod status;

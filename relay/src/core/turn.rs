@@ -170,6 +170,9 @@ impl<'a> Turn<'a> {
                 credit,
                 proof,
             } => self.subscribe(caller, *group, *epoch, *after, *credit, proof),
+            Request::AskResync { group, key_package } => {
+                self.ask_resync(caller, *group, key_package)
+            }
             Request::FetchInbox { after } => self.fetch_inbox(caller, *after),
             Request::OrderStatus { order } => self.order_status(caller, *order),
             // Answered before a device is asked for.

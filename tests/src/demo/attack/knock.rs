@@ -173,6 +173,7 @@ fn pretend(engine: &Engine<SqliteStore>, request: &Request) -> Option<Response> 
             head_seq: LogSeq(0),
             head_epoch: *epoch,
             last_readable: LogSeq(0),
+            confirmed_epoch: *epoch,
         }),
         _ => None,
     }
@@ -228,6 +229,7 @@ impl Line {
             Push::Records { records, .. } => format!("{} records", records.len()),
             Push::RosterEntry { .. } => "a roster entry".into(),
             Push::Checkpoint { .. } => "a checkpoint".into(),
+            Push::ResyncAsked { .. } => "a colleague's question".into(),
             Push::InboxWaiting | Push::SlotsWaiting | Push::KeyPackagesLow { .. } => {
                 "a hint".into()
             }
