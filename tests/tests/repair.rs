@@ -7,7 +7,7 @@ use mortise_protocol::group::{SUITE_CLASSICAL, SUITE_HYBRID};
 use mortise_protocol::identity::{DeviceId, GroupId, LogSeq, SigningKey, decode, encode};
 use mortise_protocol::wire::aad::PrivateHeader;
 use mortise_protocol::wire::log::CommitEntry;
-use mortise_protocol::wire::{ClientToRelay, RecordBody, Request, Submission};
+use mortise_protocol::wire::{ClientToRelay, Push, RecordBody, RelayToClient, Request, Submission};
 use mortise_tests::world::{Liar, PersonId, World};
 
 /// What a promise of repair may take, ms.
@@ -40,6 +40,35 @@ impl Liar for Forger {
         let forged = (self.forge)(submission, entry);
         submission.payload = encode(&RecordBody::Commit(forged)).into();
         *done += 1;
+        true
+    }
+}
+
+/// Shows one device other ciphertext in the place of the next commit, again and again.
+struct Garbles {
+    victim: PersonId,
+    at: Option<(GroupId, LogSeq)>,
+}
+
+impl Liar for Garbles {
+    fn answer(&mut self, to: PersonId, frame: &mut RelayToClient) -> bool {
+        if to != self.victim {
+            return true;
+        }
+        if let RelayToClient::Push(Push::Records { group, records }) = frame {
+            for record in records {
+                let Ok(RecordBody::Commit(mut entry)) = decode(record.payload.as_slice()) else {
+                    continue;
+                };
+                let at = *self.at.get_or_insert((*group, record.seq));
+                if at == (*group, record.seq) {
+                    let mut commit = entry.commit.as_slice().to_vec();
+                    *commit.last_mut().expect("bytes") ^= 1;
+                    entry.commit = commit.into();
+                    record.payload = encode(&RecordBody::Commit(entry)).into();
+                }
+            }
+        }
         true
     }
 }
@@ -198,4 +227,103 @@ fn noise_costs_five_seconds() {
         repaired(seed, SUITE_CLASSICAL, size, noise);
     }
     repaired(15, SUITE_HYBRID, 3, noise);
+}
+
+/// REQ-154, REQ-156, REQ-157, REQ-158: who alone cannot follow a commit is let in anew, and is told what it missed.
+#[test]
+fn a_private_fault_is_healed_by_the_others() {
+    for (seed, suite) in [(21, SUITE_CLASSICAL), (22, SUITE_HYBRID)] {
+        let mut room = room(seed, suite, 4);
+        let (committer, victim) = (room.members[1], room.members[3]);
+        let at = None;
+        room.world.liar = Some(Box::new(Garbles { victim, at }));
+        let users = vec![room.world.people[room.outsider.0].user()];
+        let group = room.group;
+        room.world
+            .command(committer, CommandKind::AddMembers { group, users });
+        room.world.run_until(room.world.now_ms + 100);
+        room.world.say(victim, group, "still here");
+        room.world.say(committer, group, "missed");
+        room.world.run_until(room.world.now_ms + REPAIR_MS);
+        room.world.say(committer, group, "read");
+        room.world.settle();
+        assert_eq!(
+            room.world.view(victim, group).status,
+            GroupStatusView::Active
+        );
+        let lines = room.world.people[victim.0]
+            .engine()
+            .messages(group, LogSeq(0), usize::MAX)
+            .expect("a history");
+        let gap = lines
+            .iter()
+            .any(|line| matches!(line.kind, HistoryKind::Gap { from, to, .. } if from <= to));
+        assert!(gap, "{lines:?}");
+        assert_eq!(room.world.texts(victim, group), ["still here", "read"]);
+        for who in [committer, room.members[0], room.members[2]] {
+            let texts = room.world.texts(who, group);
+            assert_eq!(texts, ["missed", "still here", "read"], "{who:?}");
+        }
+        let authenticator = room.world.view(victim, group).epoch_authenticator;
+        let theirs = room.world.view(committer, group).epoch_authenticator;
+        assert_eq!(authenticator, theirs);
+    }
+}
+
+/// REQ-156, REQ-158: a device may ask of its own accord, and loses nothing by it.
+#[test]
+fn a_device_asks_of_its_own_accord() {
+    let mut room = room(23, SUITE_CLASSICAL, 3);
+    let (ann, cy) = (room.members[0], room.members[2]);
+    let group = room.group;
+    let id = room.world.command(cy, CommandKind::ResyncGroup { group });
+    room.world.say(cy, group, "one");
+    room.world.settle();
+    room.world.say(ann, group, "two");
+    room.world.settle();
+    let done = Event::Done { id };
+    assert!(room.world.people[cy.0].events.contains(&done));
+    assert_eq!(room.world.view(cy, group).status, GroupStatusView::Active);
+    for who in room.members.clone() {
+        let mut texts = room.world.texts(who, group);
+        texts.sort();
+        assert_eq!(texts, ["one", "two"], "{who:?}");
+    }
+}
+
+/// REQ-150, REQ-153: a group admin continues a conversation elsewhere, and nothing is lost on the way.
+#[test]
+fn an_admin_continues_a_conversation() {
+    let mut room = room(24, SUITE_CLASSICAL, 4);
+    let (ann, bob) = (room.members[0], room.members[1]);
+    let group = room.group;
+    let refused = room.world.command(bob, CommandKind::RestartGroup { group });
+    room.world.settle();
+    let failed = |e: &Event| matches!(e, Event::Failed { id, error: CommandError::NotGroupAdmin } if *id == refused);
+    assert!(room.world.people[bob.0].events.iter().any(failed));
+    for (i, who) in room.members.clone().into_iter().enumerate() {
+        room.world.say(who, group, &format!("before {i}"));
+    }
+    let id = room.world.command(ann, CommandKind::RestartGroup { group });
+    for (i, who) in room.members.clone().into_iter().enumerate() {
+        room.world.say(who, group, &format!("after {i}"));
+    }
+    room.world.settle();
+    let successor = room.successor(ann).expect("continued");
+    let told = Event::GroupContinued {
+        id: Some(id),
+        group,
+        successor,
+    };
+    assert!(room.world.people[ann.0].events.contains(&told));
+    for who in room.members.clone() {
+        assert_eq!(room.successor(who), Some(successor));
+        assert_eq!(room.texts(who, successor).len(), 8, "{who:?}");
+        // What is said to the old name is said in the new place.
+        room.world.say(who, group, "late");
+    }
+    room.world.settle();
+    for who in room.members.clone() {
+        assert_eq!(room.texts(who, successor).len(), 12, "{who:?}");
+    }
 }

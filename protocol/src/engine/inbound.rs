@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::restart::remember_parent;
 use super::rows::{
     self, GROUPS, GroupRow, GroupStatus, HISTORY, INTENTS, LOG_HASHES, ORDERS, OUTBOX, OrderRow,
-    OutboxKind, OutboxRow,
+    OutboxKind, OutboxRow, RESYNCS,
 };
 use super::state::{Chore, State};
 use super::warm::Warmth;
@@ -522,6 +522,11 @@ impl State {
             .map_err(|v| Refused::Rule(v, Some(committer.device)))?;
         Self::check_leaf(inbound.row, &committer, s)?;
         let removes_me = change.removes_me;
+        let me = self.identity.device;
+        if removes_me && !change.adds.iter().any(|leaf| leaf.device == me) {
+            // Whoever took this device out did not mean to let it in anew.
+            tx.delete(RESYNCS, group.0);
+        }
         let before = Seen::of(&state);
         remember_parent(tx, group, inbound.row, &state, committer.device)?;
         state.merge(&provider, *change)?;

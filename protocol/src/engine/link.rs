@@ -57,6 +57,9 @@ pub(super) enum Asked {
     OrderStatus {
         id: IntentId,
     },
+    Resync {
+        group: GroupId,
+    },
 }
 
 /// A subscription to one epoch of a group's log.
@@ -90,6 +93,8 @@ pub(super) struct Link {
     pub(super) refused: BTreeSet<Hash>,
     /// Groups of which the relay could not store something just now.
     pub(super) no_room: BTreeSet<GroupId>,
+    /// Groups that were asked, on this connection, to let this device in anew.
+    pub(super) resyncs: BTreeSet<GroupId>,
     pub(super) inbox_waiting: bool,
     /// The inbox waits until this group's log has been followed up to there.
     pub(super) inbox_behind: Option<(GroupId, LogSeq)>,
@@ -199,6 +204,7 @@ impl State {
             sent: BTreeSet::new(),
             refused: BTreeSet::new(),
             no_room: BTreeSet::new(),
+            resyncs: BTreeSet::new(),
             inbox_waiting: false,
             inbox_behind: None,
             waiting: BTreeSet::new(),
@@ -360,6 +366,7 @@ impl State {
             (Asked::FetchInbox, Response::Inbox { items, more }) => {
                 self.handle_inbox(tx, &items, more.into())
             }
+            (Asked::Resync { group }, Response::Done) => self.handle_resync_stored(tx, group),
             (Asked::OrderStatus { id }, Response::OrderStatus { groups }) => {
                 self.handle_order_status(tx, id, groups)
             }
@@ -388,6 +395,14 @@ impl State {
                 self.claims.remove(&group);
                 if refusal == Refusal::Storage {
                     return self.wait_for_room(tx, group);
+                }
+                self.retry_later();
+                self.unsettled.insert(group);
+                Ok(())
+            }
+            Asked::Resync { group } => {
+                if let Some(link) = &mut self.link {
+                    link.resyncs.remove(&group);
                 }
                 self.retry_later();
                 self.unsettled.insert(group);
@@ -599,7 +614,15 @@ impl State {
                 Ok(())
             }
             // Our epoch is not one of the log's: what this device holds of the group leads nowhere.
-            other => self.stop_group(tx, group, &other.to_string()),
+            other => {
+                self.stop_group(tx, group, &other.to_string())?;
+                match rows::load::<GroupRow>(tx, GROUPS, &group.0)? {
+                    Some(mut row) if *other == Refusal::AccessDenied => {
+                        self.ask_resync(tx, group, &mut row)
+                    }
+                    _ => Ok(()),
+                }
+            }
         }
     }
 

@@ -62,6 +62,7 @@ impl State {
             floor_fence: RosterSeq(0),
             refresh_at_ms: self.next_refresh_ms(1),
             is_candidate: policy.predecessor.is_some(),
+            resynced_ms: 0,
             predecessor: policy.predecessor.map(|p| p.group),
         };
         rows::put(tx, GROUPS, group_id.0, &row)?;
@@ -85,7 +86,13 @@ impl State {
             return Ok(());
         };
         self.prune_history(tx, id, &row)?;
+        let asks = self.send_resync(tx, id, &mut row)?;
         match &row.status {
+            // What is wanted waits for the answer.
+            GroupStatus::Halted(_) | GroupStatus::Stopped(_) | GroupStatus::Removed if asks => {
+                self.unsettled.insert(id);
+                return Ok(());
+            }
             GroupStatus::Halted(fault) if fault.stopped().is_none() => {
                 return self.pump_halted(tx, id, &mut row);
             }
@@ -160,6 +167,9 @@ impl State {
             return self.await_removal(tx, &mut work);
         }
         if self.must_rotate(tx, &mut work)? {
+            return Ok(false);
+        }
+        if self.answer_resyncs(tx, &mut work)? {
             return Ok(false);
         }
         if self.pursue_restart(tx, &mut work)? {

@@ -38,6 +38,9 @@ pub(super) const PARENTS: Space = Space(0x2D);
 /// [`RestartRow`]; by the group that ends.
 pub(super) const RESTARTS: Space = Space(0x2E);
 
+/// [`ResyncRow`]; by group.
+pub(super) const RESYNCS: Space = Space(0x2F);
+
 /// Intents with numbers from here on are the engine's own: nobody is told of them.
 pub(super) const INTERNAL: u64 = 1 << 63;
 
@@ -104,6 +107,17 @@ pub(super) struct ParentRow {
     pub(super) members: Vec<(DeviceId, UserId)>,
 }
 
+/// An open question to be let in anew (REQ-156).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct ResyncRow {
+    /// The device's clock, ms since 1970; also what the answer is known by.
+    pub(super) asked_at_ms: u64,
+    #[serde(with = "serde_bytes")]
+    pub(super) key_package: Vec<u8>,
+    /// The command that it answers, until the relay has the question.
+    pub(super) intent: Option<u64>,
+}
+
 /// A successor that this device makes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct RestartRow {
@@ -147,6 +161,8 @@ pub(super) struct GroupRow {
     pub(super) predecessor: Option<GroupId>,
     /// The predecessor's log has not named this group yet: it is not shown.
     pub(super) is_candidate: bool,
+    /// When this device last asked to be let in anew, ms since 1970; 0 for never.
+    pub(super) resynced_ms: u64,
 }
 
 impl GroupRow {

@@ -23,7 +23,7 @@ use super::{
 };
 use crate::content;
 use crate::group::{Group, GroupPolicy, Me, MlsProvider};
-use crate::identity::{Epoch, GroupId, RosterSeq, UserId};
+use crate::identity::{DeviceId, Epoch, GroupId, RosterSeq, UserId};
 use crate::roster::Roster;
 use crate::store::{Reader, Tx};
 use crate::wire::limits;
@@ -76,8 +76,10 @@ pub(super) struct State {
     pub(super) dirty: BTreeSet<GroupId>,
     /// Groups that wait for something.
     pub(super) unsettled: BTreeSet<GroupId>,
-    /// When this device looks again at a group that was halted, ms since 1970.
+    /// When this device looks again at a group that has to be repaired, ms since 1970.
     pub(super) restart_at: BTreeMap<GroupId, u64>,
+    /// Who asks which group to be let in anew: the KeyPackage, and when this device answers, ms since 1970.
+    pub(super) resyncs_asked: BTreeMap<(GroupId, DeviceId), (Vec<u8>, Option<u64>)>,
     /// When refused submissions are tried again, ms since 1970.
     pub(super) retry_at: Option<u64>,
     /// The newest Welcome that was dealt with.
@@ -129,6 +131,7 @@ impl State {
             dirty: BTreeSet::new(),
             unsettled: BTreeSet::new(),
             restart_at: BTreeMap::new(),
+            resyncs_asked: BTreeMap::new(),
             retry_at: None,
             inbox_cursor: 0,
             next_intent: 0,
@@ -211,6 +214,7 @@ impl State {
             Event::Done { id }
             | Event::Failed { id, .. }
             | Event::Appended { id, .. }
+            | Event::Delayed { id, .. }
             | Event::GroupCreated { id, .. } => Some(*id),
             _ => None,
         };

@@ -11,8 +11,8 @@ use openmls_rust_crypto::RustCrypto;
 use zeroize::Zeroizing;
 
 use super::key_package::{ReadKeyPackage, suite_of};
-use super::validate::{CommitView, Leaf, Violation};
-use super::{DeviceCredential, GroupPolicy, Me, MlsProvider, MlsSigner, capabilities};
+use super::validate::{CommitView, Leaf, Resynced, Violation};
+use super::{DeviceCredential, GroupPolicy, Me, MlsProvider, MlsSigner, Resync, capabilities};
 use crate::identity::{DeviceId, Epoch, GroupId, PublicKey, RosterSeq, SigningKey};
 use crate::wire::log::ACCESS_KEY_LABEL;
 
@@ -106,6 +106,8 @@ pub struct StagedChange {
     pub removes: Vec<Leaf>,
     /// What of that is removed because it asked to be: by reference to its own proposal.
     pub leaves: Vec<Leaf>,
+    /// Leaves that are let in anew because they asked.
+    pub resyncs: Vec<Resynced>,
     /// The new policy, if the GroupContext changes; inner `None` when it is not readable.
     pub new_policy: Option<Option<GroupPolicy>>,
     /// Whether there is any other proposal, or another one by reference.
@@ -133,6 +135,7 @@ impl StagedChange {
             adds: &self.adds,
             removes: &self.removes,
             leaves: &self.leaves,
+            resyncs: &self.resyncs,
             policy,
             new_policy: self.new_policy.as_ref().map(Option::as_ref),
             other_proposals: self.other_proposals,
@@ -637,6 +640,24 @@ impl Group {
         Ok(access_key_of(secret)?.public())
     }
 
+    /// What a device's leaf asked when it was last let in anew.
+    #[must_use]
+    pub fn resync_of(&self, device: DeviceId) -> Option<Resync> {
+        let member = self.members().find(|m| m.leaf.device == device)?;
+        let index = LeafNodeIndex::new(member.index);
+        Resync::read(self.mls.public_group().leaf(index)?)
+    }
+
+    fn resynced(&self, leaf: Leaf, asked: Option<Resync>) -> Option<Resynced> {
+        let asked = asked?;
+        Some(Resynced {
+            leaf,
+            is_for_here: self.id() == Some(asked.group),
+            asked_at_ms: asked.asked_at_ms,
+            before_ms: self.resync_of(leaf.device).map(|before| before.asked_at_ms),
+        })
+    }
+
     fn member_leaf(&self, index: LeafNodeIndex) -> Option<Leaf> {
         let member = self.mls.member_at(index)?;
         read_leaf(&member.credential, &member.signature_key).ok()
@@ -659,6 +680,7 @@ impl Group {
             adds: Vec::new(),
             removes: Vec::new(),
             leaves: Vec::new(),
+            resyncs: Vec::new(),
             new_policy: None,
             other_proposals: false,
             removes_me: staged.self_removed(),
@@ -678,9 +700,14 @@ impl Group {
                     change.leaves.push(leaver);
                 }
                 _ if !by_value => change.other_proposals = true,
-                Proposal::Add(add) => change
-                    .adds
-                    .push(leaf_of_node(add.key_package().leaf_node())?),
+                Proposal::Add(add) => {
+                    let node = add.key_package().leaf_node();
+                    let leaf = leaf_of_node(node)?;
+                    change.adds.push(leaf);
+                    change
+                        .resyncs
+                        .extend(self.resynced(leaf, Resync::read(node)));
+                }
                 Proposal::Remove(remove) => change.removes.push(
                     self.member_leaf(remove.removed())
                         .ok_or(Violation::MlsRefused)?,
