@@ -1,12 +1,17 @@
 //! The organisation itself, in the simulated world: policy, names, PINs, recovery, freshness, closed groups.
 
 use mortise_protocol::engine::{
-    Alarm, CommandError, CommandKind, Event, GroupStatusView, IntentId,
+    Alarm, CommandError, CommandKind, Event, GroupStatusView, Input, IntentId, Output,
 };
 use mortise_protocol::group::{SUITE_CLASSICAL, SUITE_HYBRID};
-use mortise_protocol::identity::{Pin, RosterSeq, SigningKey};
-use mortise_protocol::roster::{OrgPolicy, Role, Staleness};
-use mortise_protocol::wire::{Flag, limits};
+use mortise_protocol::identity::{
+    Hash, Pin, RosterSeq, SealSecret, SealedProfile, SigningKey, UserId,
+};
+use mortise_protocol::roster::{
+    AddDevice, Checkpoint, EntrySigner, Head, Op, OrgPolicy, Role, RotateDirectoryKey, Staleness,
+    sign_entry,
+};
+use mortise_protocol::wire::{Flag, Push, RelayToClient, Request, limits};
 use mortise_tests::world::{PersonId, World};
 
 const HOUR_MS: u64 = 3_600_000;
@@ -347,7 +352,7 @@ fn the_organisation_is_recovered() {
         panic!("three people")
     };
     let root = world.people[ann.0].root.as_ref().expect("the root key");
-    let root = SigningKey::from_seed(root.dangerous_seed());
+    let root = SigningKey::from_seed(&root.dangerous_seed());
     let org = world.people[ann.0].engine().org();
     world.remove(ann, cy);
     world.put_to_sleep(ann);
@@ -620,4 +625,78 @@ fn changes_over_the_limit_are_made_later() {
     let last = format!("Bob {}", burst + 1);
     assert_eq!(name(&world, ann, bob), Some(last));
     no_alarms(&world);
+}
+
+/// REQ-105, REQ-048: an owner's statement about another roster convicts the relay that let it pass; one about an entry
+/// that is not here makes the device ask for it.
+#[test]
+fn a_statement_about_another_roster_convicts_the_relay() {
+    let (mut world, all) = people(&["Ann", "Bob"]);
+    let [ann, bob] = all[..] else {
+        panic!("two people")
+    };
+    let root = world.people[ann.0].root.as_ref().expect("the root key");
+    let engine = world.people[bob.0].engine();
+    let (org, head) = (engine.org(), engine.roster().head());
+    // An owner whose key the test holds.
+    let key = |n| SigningKey::from_seed(&[n; 32]);
+    let user = UserId([0xaa; 16]);
+    let add = AddDevice::sign(org, user, &key(1), &key(2), &SealSecret::new(key(3)));
+    let device = add.device();
+    let ops = vec![
+        Op::Recover,
+        Op::AddUser {
+            user,
+            role: Role::Owner,
+            profile: SealedProfile(vec![0; 16].into()),
+        },
+        Op::AddDevice(add),
+        Op::RotateDirectoryKey(RotateDirectoryKey {
+            commitment: Hash([1; 32]),
+            predecessor: Vec::new().into(),
+        }),
+    ];
+    let now_ms = world.now_ms;
+    let entry = sign_entry(org, head, now_ms, EntrySigner::Root, root, ops);
+    let head = entry.head();
+    let hear = |world: &mut World, push: Push| {
+        let engine = world.people[bob.0].engine_mut();
+        let frame = Input::Frame(RelayToClient::Push(push));
+        engine.handle(now_ms, frame).expect("a step")
+    };
+    let entry = entry.into_bytes().into();
+    let positions = Vec::new();
+    hear(&mut world, Push::RosterEntry { entry, positions });
+    assert_eq!(world.people[bob.0].engine().roster().head(), head);
+
+    let state = |head| Push::Checkpoint {
+        checkpoint: Checkpoint::sign(org, head, now_ms, device, &key(1)),
+    };
+    let outputs = hear(&mut world, state(head));
+    assert!(
+        !outputs
+            .iter()
+            .any(|o| matches!(o, Output::Event(Event::Alarm(_))))
+    );
+    let next = Head {
+        seq: head.seq.next(),
+        ..head
+    };
+    let outputs = hear(&mut world, state(next));
+    let asks = |output: &Output| {
+        let Output::Send(frame) = output else {
+            return false;
+        };
+        frame.request == Request::FetchRoster { after: head.seq }
+    };
+    assert!(outputs.iter().any(asks), "{outputs:?}");
+    let other = Head {
+        hash: Hash([9; 32]),
+        ..head
+    };
+    let outputs = hear(&mut world, state(other));
+    let seq = head.seq;
+    let fork = |output: &Output| matches!(output, Output::Event(Event::Alarm(Alarm::RosterFork { seq: s })) if *s == seq);
+    assert!(outputs.iter().any(fork), "{outputs:?}");
+    assert!(world.people[bob.0].engine().distrusts_relay().is_some());
 }

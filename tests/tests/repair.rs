@@ -2,7 +2,9 @@
 
 use std::sync::{Arc, Mutex};
 
-use mortise_protocol::engine::{CommandKind, GroupStatusView, HistoryKind, load_identity};
+use mortise_protocol::engine::{
+    CommandError, CommandKind, Event, GroupStatusView, HistoryKind, load_identity,
+};
 use mortise_protocol::group::{SUITE_CLASSICAL, SUITE_HYBRID};
 use mortise_protocol::identity::{DeviceId, GroupId, LogSeq, SigningKey, decode, encode};
 use mortise_protocol::wire::aad::PrivateHeader;

@@ -466,6 +466,15 @@ pub enum Alarm {
         /// The named rule.
         reason: String,
     },
+    /// The device's clock and the relay's differ: by more than ten minutes it is said, by more than a day nothing is made
+    /// that would carry a wrong time.
+    #[error("this device's clock and the relay's differ by {} minutes: set the clock", device_ms.abs_diff(*relay_ms) / 60_000)]
+    Clock {
+        /// The device's clock, ms since 1970.
+        device_ms: u64,
+        /// The relay's clock, ms since 1970.
+        relay_ms: u64,
+    },
     /// No owner or admin has stated the roster's newest entry for too long: the relay may withhold entries, or they are away.
     #[error(
         "no administrator has confirmed the list of members for {} min; the policy allows {} min",
@@ -476,15 +485,6 @@ pub enum Alarm {
         age_ms: u64,
         /// How old it may be, ms.
         limit_ms: u64,
-    },
-    /// The device's clock and the relay's differ: by more than ten minutes it is said, by more than a day nothing is made
-    /// that would carry a wrong time.
-    #[error("this device's clock and the relay's differ by {} minutes: set the clock", device_ms.abs_diff(*relay_ms) / 60_000)]
-    Clock {
-        /// The device's clock, ms since 1970.
-        device_ms: u64,
-        /// The relay's clock, ms since 1970.
-        relay_ms: u64,
     },
     /// A device attested what this device knows to be false.
     #[error("a device made a false statement about an order")]
@@ -617,7 +617,7 @@ pub enum GroupStatusView {
         /// Which.
         successor: GroupId,
     },
-    /// An order of the organisation has closed it.
+    /// An administrator has closed it.
     Closed,
 }
 

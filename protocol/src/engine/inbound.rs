@@ -199,7 +199,7 @@ impl State {
         if record.seq != row.cursor.next() && row.status == GroupStatus::Active {
             return Ok(Next::Stop);
         }
-        let needs = record.fence.max(match &body {
+        let needs = record.fence.max(row.floor(record.seq)).max(match &body {
             Ok(body) => roster_seq_of(body).unwrap_or_default(),
             Err(_) => RosterSeq(0),
         });
@@ -324,7 +324,8 @@ impl State {
         if record.fence < row.fence {
             return Err(Violation::FenceFell.into());
         }
-        if record.seq > row.floor_seq && record.fence < row.floor_fence {
+        let floor = row.floor(record.seq);
+        if record.fence < floor && self.roster.order(floor).is_some() {
             return Err(Violation::FenceMissed.into());
         }
         if let RecordBody::Restart(restart) = body {
@@ -636,6 +637,9 @@ impl State {
                     if let Some(mut row) = rows::load::<OrderRow>(tx, ORDERS, &key)? {
                         row.rotated = true;
                         rows::put(tx, ORDERS, key, &row)?;
+                        if who.0 == self.identity.device {
+                            self.attest_at.insert((inbound.group, order), self.now_ms);
+                        }
                     }
                 }
                 None if before.leavers.contains(leaf) => left.push(leaf.user),
@@ -736,7 +740,7 @@ pub(super) fn roster_seq_of(body: &RecordBody) -> Option<RosterSeq> {
 
 fn history_of(content: &[u8]) -> Option<HistoryKind> {
     Some(match content::decode(content).ok()? {
-        Content::Text(text) => HistoryKind::Text(text),
+        Content::Text(message) => HistoryKind::Text(message.text),
         Content::Unsupported => HistoryKind::Unsupported,
     })
 }

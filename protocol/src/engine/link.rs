@@ -15,6 +15,8 @@ use crate::wire::{
 
 /// How long an answer may take before the connection is given up, ms.
 const ANSWER_TIMEOUT_MS: u64 = 10_000;
+/// The same for an answer that may hold megabytes, when hundreds of devices are added at once and all ask for theirs, ms.
+const LARGE_ANSWER_TIMEOUT_MS: u64 = 60_000;
 /// Records that the relay may push before this device grants more.
 pub(super) const CREDIT: u32 = 256;
 /// Groups whose logs are read at once: what the relay queues for one device is bounded.
@@ -188,8 +190,11 @@ impl State {
         let Some(link) = &mut self.link else { return };
         self.next_request += 1;
         let id = RequestId(self.next_request);
-        link.asked
-            .insert(id, (asked, self.now_ms + ANSWER_TIMEOUT_MS));
+        let timeout_ms = match asked {
+            Asked::FetchInbox | Asked::ClaimKeyPackages { .. } => LARGE_ANSWER_TIMEOUT_MS,
+            _ => ANSWER_TIMEOUT_MS,
+        };
+        link.asked.insert(id, (asked, self.now_ms + timeout_ms));
         self.out.push(Output::Send(ClientToRelay { id, request }));
     }
 

@@ -35,7 +35,7 @@ pub use api::{
     HistoryRecord, Input, IntentId, InviteLink, MemberView, OrderGroup, Output, PolicyChange,
     WhoMayAdd,
 };
-pub use identity::{Identity, has_identity, load_identity, save_identity};
+pub use identity::{DeviceKeys, Identity, has_identity, load_identity, save_identity};
 
 use std::sync::Arc;
 
@@ -133,9 +133,12 @@ impl<S: Store> Engine<S> {
         self.state.now_ms = now_ms;
         let batch = {
             let tx = Tx::new(&self.store);
-            self.state
-                .step(&tx, input)
-                .and_then(|()| Ok(tx.into_batch()?))
+            let step = self.state.step(&tx, input);
+            // openmls does not pass on why it could not read: a store's failure is nobody else's fault.
+            match tx.failure() {
+                Some(failure) => Err(failure.into()),
+                None => step.and_then(|()| Ok(tx.into_batch()?)),
+            }
         };
         let done = batch.and_then(|batch| Ok(commit(&mut self.store, &batch)?));
         match done {
@@ -307,7 +310,11 @@ impl<S: Store> Engine<S> {
                 successor,
             };
             let closed = self.state.roster.closed_at(id).is_some();
-            if closed && view.status == GroupStatusView::Active {
+            let is_held = matches!(
+                view.status,
+                GroupStatusView::Active | GroupStatusView::Stopped(_)
+            );
+            if closed && is_held {
                 view.status = GroupStatusView::Closed;
             }
             if !is_left {

@@ -93,6 +93,10 @@ impl State {
                 self.unsettled.insert(id);
                 return Ok(());
             }
+            GroupStatus::Halted(_) if self.roster.closed_at(id).is_some() => {
+                self.unsettled.remove(&id);
+                return self.fail_intents(tx, id, &CommandError::GroupClosed);
+            }
             GroupStatus::Halted(fault) if fault.stopped().is_none() => {
                 return self.pump_halted(tx, id, &mut row);
             }
@@ -149,7 +153,7 @@ impl State {
             self.fail_intents(tx, work.id, &CommandError::GroupClosed)?;
             return Ok(true);
         }
-        let outbox = self.send_outbox(tx, work.id, work.row, Some(&access_key))?;
+        let outbox = self.send_outbox(tx, work.id, work.row, Some(&*access_key))?;
         if outbox.iter().any(|(_, o)| o.kind == OutboxKind::Commit) {
             return Ok(false);
         }
@@ -443,6 +447,10 @@ impl State {
                     link.relay_head = link.relay_head.max(head_seq);
                 }
             }
+            refusal if outbox.kind == OutboxKind::Restart => {
+                self.drop_outbox(tx, group, number, &outbox)?;
+                return self.handle_restart_refused(tx, group, &refusal);
+            }
             // Its entry is on the way; a relay that has none has lied.
             Refusal::GroupClosed if self.roster.closed_at(group).is_none() => {
                 let next = self.roster.head().seq.next();
@@ -450,14 +458,13 @@ impl State {
                     link.need_roster = link.need_roster.max(next);
                 }
             }
-            refusal if outbox.kind == OutboxKind::Restart => {
-                self.drop_outbox(tx, group, number, &outbox)?;
-                return self.handle_restart_refused(tx, group, &refusal);
-            }
             Refusal::WrongEpoch { .. } | Refusal::GroupRestarted { .. } => {
+                // The log says whether the record is in it: when its epoch ends without it, it is wanted again. On the
+                // relay's word alone it would be made, and read, twice.
                 if let Some(link) = &mut self.link {
                     link.subs.remove(&group);
                 }
+                return Ok(());
             }
             Refusal::RosterFork => {
                 let seq = self.roster.head().seq;

@@ -43,8 +43,6 @@ pub(super) struct RosterJob {
     /// What was signed last.
     signed: Option<Signed>,
     pub(super) in_flight: bool,
-    /// The relay asked to wait until then, ms since 1970.
-    not_before_ms: u64,
 }
 
 /// An invitation's secret part, which the chain does not show.
@@ -89,7 +87,6 @@ impl RosterJob {
             invite,
             signed: None,
             in_flight: false,
-            not_before_ms: 0,
         }
     }
 
@@ -202,10 +199,10 @@ impl State {
         Ok(())
     }
 
-    /// When a job that waits for the relay's leave may be tried again, ms since 1970.
+    /// When jobs that wait for the relay's leave may be tried again, ms since 1970.
     pub(super) fn next_job_at(&self) -> Option<u64> {
-        let waits = self.roster_jobs.iter().map(|job| job.not_before_ms);
-        waits.filter(|at| *at > self.now_ms).min()
+        let waits = self.append_after_ms > self.now_ms && !self.roster_jobs.is_empty();
+        waits.then_some(self.append_after_ms)
     }
 
     /// Tells of what is in the chain; what another entry took the place of is signed again.
@@ -258,7 +255,9 @@ impl State {
 
     /// The job to be sent now: orders first, since nothing may keep them waiting.
     fn next_job(&self) -> Option<usize> {
-        let ready = |job: &RosterJob| job.not_before_ms <= self.now_ms && !self.must_wait(job);
+        let may = self.append_after_ms <= self.now_ms;
+        let exempt = |job: &RosterJob| job.is_order() && self.administers();
+        let ready = |job: &RosterJob| (may || exempt(job)) && !self.must_wait(job);
         let orders = self
             .roster_jobs
             .iter()
@@ -481,7 +480,7 @@ impl State {
             }
             Refusal::RateLimited { retry_after_ms } => {
                 job.in_flight = false;
-                job.not_before_ms = now_ms.saturating_add(retry_after_ms.max(1));
+                self.append_after_ms = now_ms.saturating_add(retry_after_ms.max(1));
                 Ok(())
             }
             // Signed long ago, before this device was offline: the relay has it nowhere, and takes a new one.

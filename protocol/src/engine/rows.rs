@@ -153,16 +153,16 @@ pub(super) struct GroupRow {
     pub(super) floor_fence: RosterSeq,
     /// When this device's leaf is due for new keys, ms since 1970 (REQ-096).
     pub(super) refresh_at_ms: u64,
-    /// When it is this device's turn to warm the tree, ms since 1970; 0 for never (REQ-130).
-    pub(super) warm_at_ms: u64,
-    /// How long history is kept, days; `None` for ever (REQ-122).
-    pub(super) retention_days: Option<u32>,
     /// The group that this one continues (REQ-153).
     pub(super) predecessor: Option<GroupId>,
     /// The predecessor's log has not named this group yet: it is not shown.
     pub(super) is_candidate: bool,
     /// When this device last asked to be let in anew, ms since 1970; 0 for never.
     pub(super) resynced_ms: u64,
+    /// When it is this device's turn to warm the tree, ms since 1970; 0 for never (REQ-130).
+    pub(super) warm_at_ms: u64,
+    /// How long history is kept, days; `None` for ever (REQ-122).
+    pub(super) retention_days: Option<u32>,
 }
 
 impl GroupRow {
@@ -176,6 +176,15 @@ impl GroupRow {
     pub(super) fn set_log_cursor(&mut self, cursor: LogCursor) {
         self.log_count = cursor.count;
         self.log_hash = cursor.hash;
+    }
+
+    /// What the fence of the record at `seq` must at least be, by what the relay has said of an order (REQ-061).
+    pub(super) fn floor(&self, seq: LogSeq) -> RosterSeq {
+        if seq > self.floor_seq {
+            self.floor_fence
+        } else {
+            RosterSeq(0)
+        }
     }
 }
 

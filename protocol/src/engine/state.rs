@@ -55,6 +55,8 @@ pub(super) struct State {
     pub(super) groups: BTreeMap<GroupId, Group>,
     pub(super) claims: BTreeMap<GroupId, Claim>,
     pub(super) roster_jobs: VecDeque<RosterJob>,
+    /// The relay takes no change of the roster before, but an administrator's order; ms since 1970 (REQ-107).
+    pub(super) append_after_ms: u64,
     pub(super) link: Option<Link>,
     /// When this device commits a removal if nobody else has, ms since 1970.
     pub(super) duties: BTreeMap<GroupId, u64>,
@@ -119,6 +121,7 @@ impl State {
             groups: BTreeMap::new(),
             claims: BTreeMap::new(),
             roster_jobs: VecDeque::new(),
+            append_after_ms: 0,
             link: None,
             duties: BTreeMap::new(),
             clean_at: BTreeMap::new(),
@@ -164,7 +167,7 @@ impl State {
         let tx = Tx::new(store);
         for (_, entry) in tx.scan(ROSTER, &[])? {
             self.roster
-                .apply(&entry)
+                .replay(&entry)
                 .map_err(|_| EngineError::Damaged { row: "the roster" })?;
         }
         self.fresh = Freshness::load(&tx)?;
@@ -300,8 +303,8 @@ impl State {
         // What is due already waits for something else than time.
         let duties = self.duties.values().chain(self.attest_at.values());
         let duties = duties.chain(self.refresh_at.values());
-        let duties = duties.chain(self.chores.values());
         let duties = duties.chain(self.restart_at.values());
+        let duties = duties.chain(self.chores.values());
         [
             link.next_deadline(),
             duties.copied().filter(|at| *at > now).min(),

@@ -1,5 +1,7 @@
 //! One MLS group, as openmls keeps it, with only the doors that Mortise uses.
 
+use std::sync::{Arc, OnceLock};
+
 use openmls::prelude::tls_codec::{Deserialize as _, Serialize as _};
 use openmls::prelude::{
     LeafNode, LeafNodeIndex, MlsGroup, MlsGroupJoinConfig, MlsMessageBodyIn, MlsMessageIn,
@@ -159,6 +161,8 @@ pub struct Group {
     mls: MlsGroup,
     leaves: Vec<Leaf>,
     policy: GroupPolicy,
+    /// Derived once per epoch: every step of the group asks for it.
+    access_key: OnceLock<Arc<SigningKey>>,
 }
 
 impl std::fmt::Debug for Group {
@@ -209,6 +213,7 @@ impl Group {
             mls,
             leaves,
             policy,
+            access_key: OnceLock::new(),
         })
     }
 
@@ -342,12 +347,16 @@ impl Group {
     ///
     /// # Errors
     /// [`GroupError::NotAMember`] once this device was removed.
-    pub fn access_key(&self, crypto: &RustCrypto) -> Result<SigningKey, GroupError> {
+    pub fn access_key(&self, crypto: &RustCrypto) -> Result<Arc<SigningKey>, GroupError> {
+        if let Some(known) = self.access_key.get() {
+            return Ok(known.clone());
+        }
         let secret = self
             .mls
             .export_secret(crypto, ACCESS_KEY_LABEL, self.mls.group_id().as_slice(), 32)
             .map_err(|_| GroupError::NotAMember)?;
-        access_key_of(secret)
+        let key = Arc::new(access_key_of(secret)?);
+        Ok(self.access_key.get_or_init(|| key).clone())
     }
 
     /// Encrypts an application message.
@@ -622,6 +631,7 @@ impl Group {
     }
 
     fn reread(&mut self) -> Result<(), GroupError> {
+        self.access_key = OnceLock::new();
         (self.policy, self.leaves) = read_tree(&self.mls)?;
         Ok(())
     }

@@ -337,7 +337,9 @@ pub fn settled_policy(
 ) -> GroupPolicy {
     let mut policy = wanted.clone();
     policy.admins.retain(|user| !commit.loses_user(*user));
-    if !policy.admins.iter().any(|user| commit.keeps_user(*user)) {
+    let present = &commit.policy.admins;
+    let changes = *wanted.admins != **present || present.iter().any(|u| commit.loses_user(*u));
+    if changes && !policy.admins.iter().any(|user| commit.keeps_user(*user)) {
         let guest = |leaf: &&Leaf| roster.role_at(leaf.user, commit.s) == Some(Role::Guest);
         let heir = commit.kept().find(|leaf| !guest(leaf));
         let heir = heir.or_else(|| commit.kept().next());

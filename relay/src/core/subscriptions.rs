@@ -92,6 +92,7 @@ impl Turn<'_> {
 
     /// Pushes a new record to every subscriber that waits for exactly this one and has credit.
     pub(super) fn push_live(&mut self, group: GroupId, record: &LogRecord, place: Place) {
+        let mut to = Vec::new();
         for (conn, mut subscription) in self.connections.subscribers(group) {
             // A position is in one epoch only; that the epoch is compared too keeps a mistake above from being a leak.
             let waits = match place {
@@ -107,17 +108,18 @@ impl Turn<'_> {
             if !waits || subscription.credit == 0 {
                 continue;
             }
-            self.push_record(conn, group, record.clone());
+            to.extend(self.stream_of(conn).map(|stream| (conn, stream)));
             // Who has read the closing commit waits for nothing more of this epoch than a Restart (REQ-150).
             subscription.awaits_restart |= place == Place::ClosesEpoch;
             subscription.credit -= 1;
             subscription.next_seq = record.seq.next();
             self.connections.subscribe(conn, group, subscription);
         }
+        self.outbox.broadcast_record(to, group, record);
     }
 
     pub(super) fn push_record(&mut self, conn: ConnId, group: GroupId, record: LogRecord) {
-        if let Some((_, stream)) = self.connections.at(conn).and_then(|c| c.hello) {
+        if let Some(stream) = self.stream_of(conn) {
             self.outbox.push_record(conn, stream, group, record);
         }
     }

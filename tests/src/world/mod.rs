@@ -3,6 +3,7 @@
 //! Everything that runs here is the product's own code; the world only moves frames, time and faults.
 //! It must never read a clock or draw from any randomness but its seed.
 
+mod crowd;
 mod disk;
 mod liar;
 mod network;
@@ -20,7 +21,7 @@ use mortise_protocol::identity::{
 };
 use mortise_protocol::roster::Role;
 use mortise_protocol::wire::ConnectionBinding;
-use mortise_relay::core::{ConnId, Core, CoreConfig, Input};
+use mortise_relay::core::{ConnId, Core, CoreConfig, Input, Output};
 use rand::{Rng, RngCore, SeedableRng};
 use rand_chacha::ChaCha12Rng;
 
@@ -77,6 +78,9 @@ pub struct World {
     pub trace: u64,
     /// Whose frames are printed on stderr.
     pub watched: Option<PersonId>,
+    /// When the relay's held writes are synced, ms since 1970, and what it says then.
+    sync_at_ms: Option<u64>,
+    unsaid: Vec<Output>,
     started_ms: u64,
     config: CoreConfig,
     network: Network,
@@ -113,6 +117,8 @@ impl World {
             served: Vec::new(),
             trace: 0,
             watched: None,
+            sync_at_ms: None,
+            unsaid: Vec::new(),
             started_ms: now_ms,
             config,
             network: Network::default(),
@@ -292,8 +298,13 @@ impl World {
         let Some(conn) = self.people[id.0].conn.take() else {
             return;
         };
-        self.network.close(conn);
         let late = self.rng.random_range(0..=self.faults.half_open_ms);
+        if self.relay.is_none() || late == 0 || !self.faults.stragglers {
+            self.network.close(conn);
+        } else {
+            self.count("connections with stragglers");
+            self.network.leave(conn);
+        }
         if self.relay.is_none() {
         } else if late == 0 {
             self.relay_step(vec![Input::Disconnected { conn }]);
@@ -337,6 +348,7 @@ impl World {
     pub fn heal(&mut self) {
         self.faults = Faults::default();
         self.relay_dies_after_batch = false;
+        self.sync_relay();
         self.disk.heal();
         if self.relay.as_ref().is_none_or(Core::is_stopped) {
             self.stop_relay();
@@ -349,6 +361,7 @@ impl World {
             let person = &mut self.people[id.0];
             person.cut_until_ms = 0;
             person.deaf_until_ms = 0;
+            person.timer_late_ms = 0;
             person.dies_after_step = false;
             if person.is_in() {
                 person.engine_mut().store_mut().heal();
@@ -373,6 +386,7 @@ impl World {
         let doom = self.network.next_doom();
         let first = [
             self.relay_returns_ms,
+            self.sync_at_ms,
             doom.map(|d| d.0),
             frame,
             timer.map(|t| t.0),
@@ -385,6 +399,8 @@ impl World {
         self.now_ms = self.now_ms.max(at);
         if first[0] == Some(at) {
             self.start_relay();
+        } else if first[1] == Some(at) {
+            self.sync_relay();
         } else if let Some((_, conn)) = doom.filter(|d| d.0 == at) {
             self.count("broken connections");
             self.end(conn);
@@ -397,6 +413,13 @@ impl World {
     }
 
     fn let_timer_go_off(&mut self, id: PersonId) {
+        if self.people[id.0].timer_late_ms > 0 {
+            self.count("late timers");
+        }
+        self.people[id.0].timer_late_ms = match self.faults.late_timer_ms {
+            0 => 0,
+            longest => self.rng.random_range(0..=longest),
+        };
         if self.people[id.0].take_reconnect(self.now_ms) {
             self.connect(id);
         } else {
@@ -420,7 +443,9 @@ impl World {
     /// Whether no frame is on its way and everybody who is awake is connected and synced.
     #[must_use]
     pub fn is_quiet(&self) -> bool {
-        self.network.is_empty() && self.people.iter().all(Person::is_quiet)
+        self.network.is_empty()
+            && self.unsaid.is_empty()
+            && self.people.iter().all(Person::is_quiet)
     }
 
     /// How many of each event everybody has seen, for coverage.
