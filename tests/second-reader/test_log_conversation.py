@@ -99,6 +99,20 @@ def test_refusals_of_a_submission(relay, run):
     run(conversation())
 
 
+def test_a_closed_group_takes_nothing(relay, run):
+    """REQ-102: what is there stays readable."""
+
+    async def conversation():
+        ann, _ = await two(relay)
+        group = await create(ann)
+        await ann.order({"type": "close_group", "group": group.id})
+        await refused(group.submit(ann, group.message(ann)), "GROUP_CLOSED")
+        await group.subscribe(ann)
+        assert len(await group.read(ann, 1)) == 1
+
+    run(conversation())
+
+
 def test_a_group_is_created_once(relay, run):
     """REQ-055: GROUP_EXISTS, unless the same device sends the same payload again."""
 

@@ -1,6 +1,6 @@
 """Every structure of the spec, by its name there, in the order of the spec."""
 
-from .presentation import EMPTY, U16, U32, U64, Const, Enum, Fixed, Opaque, Select, Struct, Vector
+from .presentation import EMPTY, U8, U16, U32, U64, Const, Enum, Fixed, Opaque, Select, Struct, Vector
 
 KIB, MIB = 1 << 10, 1 << 20
 
@@ -13,6 +13,7 @@ KEY_PACKAGES_LIMIT = 100
 DEVICES_LIMIT = 1000
 SLOT_LIMIT = 256
 SLOTS_LIMIT = 256
+CHECKPOINTS_LIMIT = 64
 ENTRY_LIMIT = 65_536
 OPS_LIMIT = 64
 PROFILE_LIMIT = 1024
@@ -49,10 +50,23 @@ OpType = Enum(
     cancel_invite=0x0310,
     add_device=0x0400,
     revoke_device=0x0410,
+    set_policy=0x0500,
+    rotate_directory_key=0x0510,
+    close_group=0x0600,
+    recover=0x0700,
 )
 # An operation that is not defined has a refusal of its own (section 5.3).
 OpType.reason = lambda number: "unknown_op" if number >= 0x0100 else "unknown_enum"
 SealedProfile = Opaque()
+Staleness = Enum(1, off=0, warn=1, block=2)
+OrgPolicy = Struct(
+    version=U8,  # another one is BadPolicy, not WrongVersion
+    suite=U16,
+    pin_required=Flag,
+    staleness=Staleness,
+    staleness_limit_ms=U64,
+    statement_key=PublicKey,
+)
 DevicePossession = Struct(
     org=OrgId, user=UserId, mls_signature_key=PublicKey, transport_key=PublicKey, seal_key=SealPublicKey
 )
@@ -76,6 +90,10 @@ Op = Select(
         seal_proof=Signature,
     ),
     revoke_device=Struct(device=DeviceId),
+    set_policy=OrgPolicy,
+    rotate_directory_key=Struct(commitment=Hash, predecessor=Opaque()),
+    close_group=Struct(group=GroupId),
+    recover=EMPTY,
 )
 EntryTbs = Struct(
     version=Const(1, 1),
@@ -88,6 +106,8 @@ EntryTbs = Struct(
 )
 RosterEntry = Struct(tbs=EntryTbs, signature=Signature)
 RosterHead = Struct(seq=RosterSeq, hash=Hash)
+CheckpointTbs = Struct(org=OrgId, head=RosterHead, issued_at_ms=U64, device=DeviceId)
+Checkpoint = Struct(tbs=CheckpointTbs, signature=Signature)
 
 # Section 6.
 JoinLink = Struct(
@@ -100,14 +120,16 @@ JoinLink = Struct(
     user=UserId,
     invitation=InvitationId,
     secret=Fixed(32),
+    needs_pin=Flag,
 )
 ClaimLink = Struct(version=Const(1, 1), relay=Opaque(), relay_key=Hash, statement_key=PublicKey, token=Fixed(32))
 
 # Section 7.
 Slot = Struct(
-    device=DeviceId, filler=DeviceId, enc=Opaque(SLOT_LIMIT), ciphertext=Opaque(SLOT_LIMIT)
+    device=DeviceId, filler=DeviceId, generation=RosterSeq, enc=Opaque(SLOT_LIMIT), ciphertext=Opaque(SLOT_LIMIT)
 )
-SlotInfo = Struct(label=Opaque(), org=OrgId, device=DeviceId)
+SlotInfo = Struct(label=Opaque(), org=OrgId, device=DeviceId, generation=RosterSeq)
+PredecessorAad = Struct(org=OrgId, generation=RosterSeq)
 
 # Section 9 (before section 8, which uses it).
 AccessProof = Struct(entry_hash=Hash, signature=Signature)
@@ -163,6 +185,9 @@ RequestType = Enum(
     append_roster=0x0103,
     put_slots=0x0104,
     fetch_slots=0x0105,
+    fetch_slotless=0x0106,
+    put_checkpoint=0x0107,
+    fetch_checkpoints=0x0108,
     publish_key_packages=0x0201,
     claim_key_packages=0x0202,
     create_group=0x0301,
@@ -176,9 +201,12 @@ Request = Select(
     hello=Struct(org=OrgId, roster_seq=RosterSeq),
     found=Struct(claim_token=Opaque(), entry=Opaque()),
     fetch_roster=Struct(after=RosterSeq),
-    append_roster=Struct(entry=Opaque()),
+    append_roster=Struct(entry=Opaque(), slots=Vector(Slot, SLOTS_LIMIT)),
     put_slots=Struct(slots=Vector(Slot, SLOTS_LIMIT)),
     fetch_slots=EMPTY,
+    fetch_slotless=EMPTY,
+    put_checkpoint=Struct(checkpoint=Checkpoint),
+    fetch_checkpoints=EMPTY,
     publish_key_packages=Struct(
         suite=U16,
         one_time=Vector(Opaque(KEY_PACKAGE_LIMIT), KEY_PACKAGES_LIMIT),
@@ -207,12 +235,14 @@ RefusalCode = Enum(
     ROSTER_RULE=0x0105,
     CLOCK=0x0106,
     FORBIDDEN=0x0107,
+    RATE_LIMITED=0x0108,
     UNKNOWN_GROUP=0x0301,
     GROUP_EXISTS=0x0302,
     ACCESS_DENIED=0x0303,
     WRONG_EPOCH=0x0304,
     ROSTER_BEHIND=0x0305,
     ROSTER_FORK=0x0306,
+    GROUP_CLOSED=0x0307,
     UNKNOWN_ORDER=0x0501,
 )
 
@@ -233,6 +263,7 @@ _fields = {
     "ROSTER_CONFLICT": Struct(head=RosterHead),
     "ROSTER_RULE": Struct(rule=U16),
     "CLOCK": Struct(now_ms=U64),
+    "RATE_LIMITED": Struct(retry_after_ms=U64),
     "WRONG_EPOCH": Struct(head_epoch=Epoch, head_seq=LogSeq),
     "ROSTER_BEHIND": Struct(at_least=RosterSeq, head_seq=RosterSeq),
 }
@@ -251,6 +282,8 @@ ResponseType = Enum(
     roster_appended=0x0101,
     roster=0x0102,
     slots=0x0105,
+    slotless=0x0106,
+    checkpoints=0x0108,
     key_packages=0x0202,
     appended=0x0302,
     subscribed=0x0303,
@@ -273,6 +306,8 @@ Response = Select(
     roster_appended=Struct(head=RosterHead),
     roster=Struct(entries=Vector(Bytes, ROSTER_PAGE_LIMIT), head=RosterHead),
     slots=Struct(slots=Vector(Slot, SLOTS_LIMIT)),
+    slotless=Struct(devices=Vector(DeviceId, SLOTS_LIMIT)),
+    checkpoints=Struct(checkpoints=Vector(Checkpoint, CHECKPOINTS_LIMIT)),
     key_packages=Struct(packages=Vector(ClaimedKeyPackage, DEVICES_LIMIT)),
     appended=Struct(seq=LogSeq, fence=RosterSeq),
     subscribed=Struct(head_seq=LogSeq, head_epoch=Epoch, last_readable=LogSeq),
@@ -280,12 +315,19 @@ Response = Select(
     order_status=Struct(groups=Vector(GroupStatus)),
 )
 PushType = Enum(
-    2, roster_entry=0x0101, slots_waiting=0x0105, key_packages_low=0x0201, records=0x0303, inbox_waiting=0x0401
+    2,
+    roster_entry=0x0101,
+    slots_waiting=0x0105,
+    checkpoint=0x0107,
+    key_packages_low=0x0201,
+    records=0x0303,
+    inbox_waiting=0x0401,
 )
 Push = Select(
     PushType,
     roster_entry=Struct(entry=Opaque(), positions=Vector(OrderPosition)),
     slots_waiting=EMPTY,
+    checkpoint=Struct(checkpoint=Checkpoint),
     key_packages_low=Struct(left=U32),
     records=Struct(group=GroupId, records=Vector(LogRecord)),
     inbox_waiting=EMPTY,
@@ -315,4 +357,15 @@ KdfLabel = Struct(length=U16, label=Opaque(), context=Opaque())
 
 # Section 10.
 MemberCredential = Struct(version=Const(1, 1), org=OrgId, user=UserId, device=DeviceId)
-GroupPolicy = Struct(version=Const(1, 1), name=Opaque(256), admins=Vector(UserId))
+WhoMayAdd = Enum(1, admins=1, members=2)
+PolicyExtension = Struct(kind=U16, data=Opaque())
+GroupPolicy = Struct(
+    version=Const(1, 1),
+    name=Opaque(256),
+    topic=Opaque(1024),
+    admins=Vector(UserId),
+    who_may_add=WhoMayAdd,
+    retention_days=U32,
+    left=Vector(UserId),
+    extensions=Vector(PolicyExtension),
+)

@@ -5,7 +5,10 @@ use mortise_protocol::identity::{
     SealPublicKey, SealedProfile, Signature, Slot, UserId,
 };
 use mortise_protocol::roster::authority::Role;
-use mortise_protocol::roster::{AddDevice, EntrySigner, EntryTbs, Genesis, Op, RosterEntry};
+use mortise_protocol::roster::{
+    AddDevice, Checkpoint, EntrySigner, EntryTbs, Genesis, Op, OrgPolicy, RosterEntry,
+    RotateDirectoryKey, Staleness,
+};
 use mortise_protocol::wire::aad::AuthenticatedData;
 use mortise_protocol::wire::log::{Attestation, AttestationStatement, CommitEntry, Verdict};
 use mortise_protocol::wire::{
@@ -96,6 +99,7 @@ named! {
     Flag { No = "no", Yes = "yes" }
     GroupState { Sealed = "sealed", Rotated = "rotated", Clean = "clean" }
     Verdict { Rotated = "rotated", Clean = "clean" }
+    Staleness { Off = "off", Warn = "warn", Block = "block" }
 }
 record! {
     RosterHead { seq, hash }
@@ -103,7 +107,9 @@ record! {
     AddDevice { user, mls_signature_key, transport_key, seal_key, mls_proof, transport_proof, seal_proof }
     EntryTbs { version, org, seq, prev_hash, issued_at_ms, signer, ops }
     RosterEntry { tbs, signature }
-    Slot { device, filler, enc, ciphertext }
+    OrgPolicy { version, suite, pin_required, staleness, staleness_limit_ms, statement_key }
+    RotateDirectoryKey { commitment, predecessor }
+    Slot { device, filler, generation, enc, ciphertext }
     ClientToRelay { id, request }
     Submission { group, epoch, payload, welcomes, proof }
     WelcomeFor { devices, welcome }
@@ -161,6 +167,18 @@ fn with_type(text: &str, inner: &impl Fields) -> Value {
     Value::Object(all)
 }
 
+impl Fields for Checkpoint {
+    fn fields(&self) -> Value {
+        let tbs = json!({
+            "org": self.org.fields(),
+            "head": self.head.fields(),
+            "issued_at_ms": self.issued_at_ms,
+            "device": self.device.fields(),
+        });
+        json!({ "tbs": tbs, "signature": self.signature.fields() })
+    }
+}
+
 impl Fields for EntrySigner {
     fn fields(&self) -> Value {
         match self {
@@ -193,6 +211,10 @@ impl Fields for Op {
             Self::CancelInvite { invitation } => case!("cancel_invite", invitation),
             Self::AddDevice(add) => with_type("add_device", add),
             Self::RevokeDevice { device } => case!("revoke_device", device),
+            Self::SetPolicy(policy) => with_type("set_policy", policy),
+            Self::RotateDirectoryKey(rotation) => with_type("rotate_directory_key", rotation),
+            Self::CloseGroup { group } => case!("close_group", group),
+            Self::Recover => case!("recover"),
         }
     }
 }
@@ -214,9 +236,12 @@ impl Fields for Request {
             Self::Hello { org, roster_seq } => case!("hello", org, roster_seq),
             Self::Found { claim_token, entry } => case!("found", claim_token, entry),
             Self::FetchRoster { after } => case!("fetch_roster", after),
-            Self::AppendRoster { entry } => case!("append_roster", entry),
+            Self::AppendRoster { entry, slots } => case!("append_roster", entry, slots),
             Self::PutSlots { slots } => case!("put_slots", slots),
             Self::FetchSlots => case!("fetch_slots"),
+            Self::FetchSlotless => case!("fetch_slotless"),
+            Self::PutCheckpoint { checkpoint } => case!("put_checkpoint", checkpoint),
+            Self::FetchCheckpoints => case!("fetch_checkpoints"),
             Self::PublishKeyPackages {
                 suite,
                 one_time,
@@ -275,6 +300,8 @@ impl Fields for Response {
             Self::RosterAppended { head } => case!("roster_appended", head),
             Self::Roster { entries, head } => case!("roster", entries, head),
             Self::Slots { slots } => case!("slots", slots),
+            Self::Slotless { devices } => case!("slotless", devices),
+            Self::Checkpoints { checkpoints } => case!("checkpoints", checkpoints),
             Self::KeyPackages { packages } => case!("key_packages", packages),
             Self::Appended { seq, fence } => case!("appended", seq, fence),
             Self::Subscribed {
@@ -293,6 +320,7 @@ impl Fields for Push {
         match self {
             Self::RosterEntry { entry, positions } => case!("roster_entry", entry, positions),
             Self::SlotsWaiting => case!("slots_waiting"),
+            Self::Checkpoint { checkpoint } => case!("checkpoint", checkpoint),
             Self::KeyPackagesLow { left } => case!("key_packages_low", left),
             Self::Records { group, records } => case!("records", group, records),
             Self::InboxWaiting => case!("inbox_waiting"),
@@ -313,6 +341,7 @@ impl Fields for Refusal {
             Self::RosterConflict { head } => json!({ "head": head.fields() }),
             Self::RosterRule { code } => json!({ "rule": code }),
             Self::Clock { now_ms } => json!({ "now_ms": now_ms }),
+            Self::RateLimited { retry_after_ms } => json!({ "retry_after_ms": retry_after_ms }),
             Self::WrongEpoch {
                 head_epoch,
                 head_seq,
