@@ -1,5 +1,6 @@
-//! Everything that tries to break Mortise: the simulated world, the demo and the checks of the house.
+//! Everything that tries to break Mortise: the simulated world, the demo, the benches and the checks of the house.
 
+pub mod bench;
 pub mod demo;
 pub mod house;
 pub mod sim;
