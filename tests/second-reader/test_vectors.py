@@ -24,6 +24,7 @@ from reader.logs import (
     entry_hash,
     proof_holds,
     record_id,
+    restart_holds,
 )
 from reader.presentation import Malformed, jsonable
 from reader.roster import (
@@ -374,6 +375,15 @@ def test_attestations(case):
     assert RecordBody.encode(RecordBody.decode(payload)) == payload
     holds = attestation_holds(payload, raw(case["mls_signature_key"]), raw(case["access_key"]))
     assert case["refusal"] == (None if holds else "BAD_ATTESTATION")
+
+
+@pytest.mark.parametrize("case", cases("logs.json", "restarts"))
+def test_restarts(case):
+    """REQ-150."""
+    payload = raw(case["payload"])
+    assert RecordBody.encode(RecordBody.decode(payload)) == payload
+    holds = restart_holds(payload, raw(case["mls_signature_key"]))
+    assert case["refusal"] == (None if holds else "BAD_RESTART")
 
 
 def test_texts():

@@ -387,6 +387,13 @@ fn records_are_decided_as_written() {
         );
         assert_eq!(held.is_ok(), refusal(case).is_none(), "{case}");
     }
+    for case in list(&file["restarts"]) {
+        let Ok(RecordBody::Restart(restart)) = decode(&bytes(case, "payload")) else {
+            panic!("a restart: {case}")
+        };
+        let held = restart.verify(&PublicKey(array(case, "mls_signature_key")));
+        assert_eq!(held.is_ok(), refusal(case).is_none(), "{case}");
+    }
     for case in list(&file["attestations"]) {
         let Ok(RecordBody::Attestation(attestation)) = decode(&bytes(case, "payload")) else {
             panic!("an attestation: {case}")
@@ -405,7 +412,11 @@ fn content_is_decided_as_written() {
     let file = load("content.json");
     for case in list(&file["texts"]) {
         let read = read_content(&bytes(case, "content"));
-        assert_eq!(read, Ok(Content::Text(text(case, "text").into())));
+        let Ok(Content::Text(message)) = read else {
+            panic!("a text: {case}")
+        };
+        assert_eq!(message.text, text(case, "text"));
+        assert_eq!(message.encode(), bytes(case, "content"));
     }
     for case in list(&file["decided"]) {
         let decision = match read_content(&bytes(case, "content")) {

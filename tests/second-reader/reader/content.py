@@ -41,7 +41,9 @@ def _head(data, at):
         raise BadContent("truncated, or of indefinite length")
     value = int.from_bytes(data[at : at + size], "big")
     least = {1: 24, 2: 1 << 8, 4: 1 << 16, 8: 1 << 32}[size]
-    if value < (32 if major == 7 and size == 1 else least) and not (major == 7 and size > 1):
+    if major == 7:
+        least = 32 if size == 1 else 0  # a simple value; a float
+    if value < least:
         raise BadContent("not the shortest form")
     return major, low, value, at + size
 

@@ -127,7 +127,7 @@ async def found(relay, name, claim_link=None):
 async def invite(host, role, name, lifetime_ms=DAY_MS, pin=""):
     """A new user and the link for them, in one entry."""
     user, invitation, secret = os.urandom(16), os.urandom(16), os.urandom(32)
-    pin = host.head()
+    pinned = host.head()
     await host.order(
         {"type": "add_user", "user": user, "role": role, "profile": host.sealed(user, name)},
         {
@@ -145,8 +145,8 @@ async def invite(host, role, name, lifetime_ms=DAY_MS, pin=""):
             "relay": b"127.0.0.1:4433",
             "relay_key": host.link["relay_key"],
             "org": host.org,
-            "pin_seq": pin["seq"],
-            "pin_hash": pin["hash"],
+            "pin_seq": pinned["seq"],
+            "pin_hash": pinned["hash"],
             "user": user,
             "invitation": invitation,
             "secret": secret,

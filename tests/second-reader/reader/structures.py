@@ -163,13 +163,31 @@ AttestationStatement = Struct(
 )
 Attestation = Struct(statement=AttestationStatement, device_signature=Signature, access_signature=Signature)
 
-RecordType = Enum(1, create=1, commit=2, message=3, attestation=4)
+RestartCause = Select(
+    Enum(1, requested=1, faulty_commit=2, false_restart=3),
+    requested=EMPTY,
+    faulty_commit=Struct(culprit=DeviceId),
+    false_restart=Struct(culprit=DeviceId),
+)
+RestartStatement = Struct(
+    group=GroupId,
+    parent_epoch=Epoch,
+    parent_entry_hash=Hash,
+    cause=RestartCause,
+    successor=GroupId,
+    roster_seq=RosterSeq,
+    roster_hash=Hash,
+    device=DeviceId,
+)
+Restart = Struct(statement=RestartStatement, signature=Signature)
+RecordType = Enum(1, create=1, commit=2, message=3, attestation=4, restart=5)
 RecordBody = Select(
     RecordType,
     create=Struct(access_key=PublicKey),
     commit=CommitEntry,
     message=Struct(message=Opaque(MESSAGE_LIMIT)),
     attestation=Attestation,
+    restart=Restart,
 )
 
 # Section 8.
@@ -193,6 +211,7 @@ RequestType = Enum(
     create_group=0x0301,
     submit=0x0302,
     subscribe=0x0303,
+    ask_resync=0x0304,
     fetch_inbox=0x0401,
     order_status=0x0501,
 )
@@ -216,6 +235,7 @@ Request = Select(
     create_group=Struct(group=GroupId, payload=Opaque()),
     submit=Submission,
     subscribe=Struct(group=GroupId, epoch=Epoch, after=LogSeq, credit=U32, proof=AccessProof),
+    ask_resync=Struct(group=GroupId, key_package=Opaque(KEY_PACKAGE_LIMIT)),
     fetch_inbox=Struct(after=U64),
     order_status=Struct(order=RosterSeq),
 )
@@ -243,6 +263,7 @@ RefusalCode = Enum(
     ROSTER_BEHIND=0x0305,
     ROSTER_FORK=0x0306,
     GROUP_CLOSED=0x0307,
+    GROUP_RESTARTED=0x0308,
     UNKNOWN_ORDER=0x0501,
 )
 
@@ -264,6 +285,7 @@ _fields = {
     "ROSTER_RULE": Struct(rule=U16),
     "CLOCK": Struct(now_ms=U64),
     "RATE_LIMITED": Struct(retry_after_ms=U64),
+    "GROUP_RESTARTED": Struct(seq=LogSeq),
     "WRONG_EPOCH": Struct(head_epoch=Epoch, head_seq=LogSeq),
     "ROSTER_BEHIND": Struct(at_least=RosterSeq, head_seq=RosterSeq),
 }
@@ -310,7 +332,7 @@ Response = Select(
     checkpoints=Struct(checkpoints=Vector(Checkpoint, CHECKPOINTS_LIMIT)),
     key_packages=Struct(packages=Vector(ClaimedKeyPackage, DEVICES_LIMIT)),
     appended=Struct(seq=LogSeq, fence=RosterSeq),
-    subscribed=Struct(head_seq=LogSeq, head_epoch=Epoch, last_readable=LogSeq),
+    subscribed=Struct(head_seq=LogSeq, head_epoch=Epoch, last_readable=LogSeq, confirmed_epoch=Epoch),
     inbox=Struct(items=Vector(InboxItem, INBOX_PAGE_LIMIT), more=Flag),
     order_status=Struct(groups=Vector(GroupStatus)),
 )
@@ -321,6 +343,7 @@ PushType = Enum(
     checkpoint=0x0107,
     key_packages_low=0x0201,
     records=0x0303,
+    resync_asked=0x0304,
     inbox_waiting=0x0401,
 )
 Push = Select(
@@ -330,6 +353,7 @@ Push = Select(
     checkpoint=Struct(checkpoint=Checkpoint),
     key_packages_low=Struct(left=U32),
     records=Struct(group=GroupId, records=Vector(LogRecord)),
+    resync_asked=Struct(group=GroupId, device=DeviceId, key_package=Opaque(KEY_PACKAGE_LIMIT)),
     inbox_waiting=EMPTY,
 )
 RelayToClientType = Enum(1, response=1, push=2)
@@ -359,6 +383,7 @@ KdfLabel = Struct(length=U16, label=Opaque(), context=Opaque())
 MemberCredential = Struct(version=Const(1, 1), org=OrgId, user=UserId, device=DeviceId)
 WhoMayAdd = Enum(1, admins=1, members=2)
 PolicyExtension = Struct(kind=U16, data=Opaque())
+Predecessor = Struct(group=GroupId, epoch=Epoch, entry_hash=Hash)
 GroupPolicy = Struct(
     version=Const(1, 1),
     name=Opaque(256),
@@ -368,4 +393,5 @@ GroupPolicy = Struct(
     retention_days=U32,
     left=Vector(UserId),
     extensions=Vector(PolicyExtension),
+    predecessor=Vector(Predecessor, 1),
 )

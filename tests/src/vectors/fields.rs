@@ -11,6 +11,7 @@ use mortise_protocol::roster::{
 };
 use mortise_protocol::wire::aad::AuthenticatedData;
 use mortise_protocol::wire::log::{Attestation, AttestationStatement, CommitEntry, Verdict};
+use mortise_protocol::wire::restart::{Restart, RestartCause, RestartStatement};
 use mortise_protocol::wire::{
     AccessProof, ClaimedKeyPackage, ClientToRelay, Flag, GroupState, GroupStatus, InboxItem,
     LogRecord, OrderPosition, Push, RecordBody, Refusal, RelayToClient, Request, RequestId,
@@ -121,6 +122,10 @@ record! {
     LogRecord { seq, epoch, fence, at_ms, payload }
     CommitEntry { commit, next_access_key, device, signature }
     Attestation { statement, device_signature, access_signature }
+    Restart { statement, signature }
+    RestartStatement {
+        group, parent_epoch, parent_entry_hash, cause, successor, roster_seq, roster_hash, device
+    }
     AttestationStatement {
         order_seq, order_hash, group, entry_hash, epoch, roster_seq, roster_hash, verdict, device
     }
@@ -165,6 +170,16 @@ fn with_type(text: &str, inner: &impl Fields) -> Value {
     };
     all.insert("type".into(), json!(text));
     Value::Object(all)
+}
+
+impl Fields for RestartCause {
+    fn fields(&self) -> Value {
+        match self {
+            Self::Requested => case!("requested"),
+            Self::FaultyCommit { culprit } => case!("faulty_commit", culprit),
+            Self::FalseRestart { culprit } => case!("false_restart", culprit),
+        }
+    }
 }
 
 impl Fields for Checkpoint {
@@ -226,6 +241,7 @@ impl Fields for RecordBody {
             Self::Commit(entry) => with_type("commit", entry),
             Self::Message(message) => case!("message", message),
             Self::Attestation(attestation) => with_type("attestation", attestation),
+            Self::Restart(restart) => with_type("restart", restart),
         }
     }
 }
@@ -259,6 +275,7 @@ impl Fields for Request {
                 credit,
                 proof,
             } => case!("subscribe", group, epoch, after, credit, proof),
+            Self::AskResync { group, key_package } => case!("ask_resync", group, key_package),
             Self::FetchInbox { after } => case!("fetch_inbox", after),
             Self::OrderStatus { order } => case!("order_status", order),
         }
@@ -308,7 +325,14 @@ impl Fields for Response {
                 head_seq,
                 head_epoch,
                 last_readable,
-            } => case!("subscribed", head_seq, head_epoch, last_readable),
+                confirmed_epoch,
+            } => case!(
+                "subscribed",
+                head_seq,
+                head_epoch,
+                last_readable,
+                confirmed_epoch
+            ),
             Self::Inbox { items, more } => case!("inbox", items, more),
             Self::OrderStatus { groups } => case!("order_status", groups),
         }
@@ -323,6 +347,11 @@ impl Fields for Push {
             Self::Checkpoint { checkpoint } => case!("checkpoint", checkpoint),
             Self::KeyPackagesLow { left } => case!("key_packages_low", left),
             Self::Records { group, records } => case!("records", group, records),
+            Self::ResyncAsked {
+                group,
+                device,
+                key_package,
+            } => case!("resync_asked", group, device, key_package),
             Self::InboxWaiting => case!("inbox_waiting"),
         }
     }
@@ -341,6 +370,7 @@ impl Fields for Refusal {
             Self::RosterConflict { head } => json!({ "head": head.fields() }),
             Self::RosterRule { code } => json!({ "rule": code }),
             Self::Clock { now_ms } => json!({ "now_ms": now_ms }),
+            Self::GroupRestarted { seq } => json!({ "seq": seq.fields() }),
             Self::RateLimited { retry_after_ms } => json!({ "retry_after_ms": retry_after_ms }),
             Self::WrongEpoch {
                 head_epoch,

@@ -145,6 +145,10 @@ fn requests() -> Vec<Request> {
             credit: limits::MAX_CREDIT,
             proof: PROOF,
         },
+        Request::AskResync {
+            group: GROUP,
+            key_package: bytes("a KeyPackage"),
+        },
         Request::FetchInbox { after: 5 },
         Request::OrderStatus {
             order: RosterSeq(9),
@@ -206,6 +210,7 @@ fn answers() -> Vec<Response> {
             head_seq: LogSeq(20),
             head_epoch: Epoch(4),
             last_readable: LogSeq(18),
+            confirmed_epoch: Epoch(3),
         },
         Response::Inbox {
             items: vec![InboxItem {
@@ -264,6 +269,7 @@ fn refusals() -> Vec<Refusal> {
         },
         Refusal::RosterFork,
         Refusal::GroupClosed,
+        Refusal::GroupRestarted { seq: LogSeq(19) },
         Refusal::UnknownOrder,
     ]
 }
@@ -286,6 +292,11 @@ fn pushes() -> Vec<Push> {
         Push::Records {
             group: GROUP,
             records: vec![record(), record()],
+        },
+        Push::ResyncAsked {
+            group: GROUP,
+            device: DEVICE,
+            key_package: bytes("a KeyPackage"),
         },
         Push::InboxWaiting,
     ]

@@ -3,9 +3,10 @@
 use std::collections::BTreeSet;
 
 use mortise_protocol::group::{
-    CREDENTIAL_VERSION, DeviceCredential, GroupPolicy, PolicyExtension, Violation, WhoMayAdd,
+    CREDENTIAL_VERSION, DeviceCredential, GroupPolicy, PolicyExtension, Predecessor, Violation,
+    WhoMayAdd,
 };
-use mortise_protocol::identity::{DeviceId, OrgId, UserId, encode};
+use mortise_protocol::identity::{DeviceId, Epoch, GroupId, Hash, OrgId, UserId, encode};
 use openmls::prelude::BasicCredential;
 use serde_json::{Value, json};
 
@@ -75,6 +76,11 @@ fn full() -> GroupPolicy {
             kind: 7,
             data: vec![1, 2].into(),
         }],
+        predecessor: Some(Predecessor {
+            group: GroupId([0x67; 32]),
+            epoch: Epoch(3),
+            entry_hash: Hash([0xe4; 32]),
+        }),
     }
 }
 
@@ -83,6 +89,16 @@ impl Fields for WhoMayAdd {
         json!(match self {
             Self::Admins => "admins",
             Self::Members => "members",
+        })
+    }
+}
+
+impl Fields for Predecessor {
+    fn fields(&self) -> Value {
+        json!({
+            "group": self.group.fields(),
+            "epoch": self.epoch.fields(),
+            "entry_hash": self.entry_hash.fields(),
         })
     }
 }
@@ -96,6 +112,7 @@ impl Fields for PolicyExtension {
 impl Fields for GroupPolicy {
     fn fields(&self) -> Value {
         let left: Vec<UserId> = self.left.iter().copied().collect();
+        let predecessor: Vec<Predecessor> = self.predecessor.into_iter().collect();
         json!({
             "version": 1,
             "name": hex(&self.name),
@@ -105,6 +122,7 @@ impl Fields for GroupPolicy {
             "retention_days": self.retention_days.unwrap_or(0),
             "left": left.fields(),
             "extensions": self.extensions.fields(),
+            "predecessor": predecessor.fields(),
         })
     }
 }
