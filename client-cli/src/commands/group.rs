@@ -223,7 +223,7 @@ fn status(status: &GroupStatusView) -> (&'static str, Option<String>) {
     match status {
         GroupStatusView::Active => ("active", None),
         GroupStatusView::Removed => ("removed", None),
-        GroupStatusView::Closed => ("closed", None),
         GroupStatusView::Stopped(reason) => ("stopped", Some(reason.clone())),
+        GroupStatusView::Continued { successor } => ("continued", Some(successor.to_string())),
     }
 }

@@ -12,6 +12,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::{ClientEngine, Request, Status};
 use crate::error::CliError;
+use crate::transport::Traffic;
 
 /// How long a question may take: the loop is busy for seconds at most.
 const QUESTION: Duration = Duration::from_secs(30);
@@ -98,6 +99,16 @@ impl Session {
     pub async fn first_lines(&self) -> Result<HashMap<GroupId, LogSeq>, CliError> {
         let (reply, answer) = oneshot::channel();
         self.ask(Request::FirstLines(reply)).await?;
+        self.answer(answer).await
+    }
+
+    /// What has crossed the network in this session, all its connections together.
+    ///
+    /// # Errors
+    /// What ended the session.
+    pub async fn traffic(&self) -> Result<Traffic, CliError> {
+        let (reply, answer) = oneshot::channel();
+        self.ask(Request::Traffic(reply)).await?;
         self.answer(answer).await
     }
 

@@ -278,6 +278,25 @@ pub enum Report {
         line: HistoryLine,
         reason: String,
     },
+    Faulty {
+        #[serde(flatten)]
+        line: HistoryLine,
+        device: String,
+        reason: String,
+    },
+    Continued {
+        #[serde(flatten)]
+        line: HistoryLine,
+        successor: String,
+        reason: String,
+    },
+    Gap {
+        #[serde(flatten)]
+        line: HistoryLine,
+        from: u64,
+        to: u64,
+        policy_changed: bool,
+    },
 
     Listening,
     GroupJoined {
@@ -361,6 +380,26 @@ impl Report {
             HistoryKind::Refused(reason) => Self::Refused {
                 line,
                 reason: reason.clone(),
+            },
+            HistoryKind::Faulty { device, reason } => Self::Faulty {
+                line,
+                device: device.to_string(),
+                reason: reason.clone(),
+            },
+            HistoryKind::Continued { successor, reason } => Self::Continued {
+                line,
+                successor: successor.to_string(),
+                reason: reason.clone(),
+            },
+            HistoryKind::Gap {
+                from,
+                to,
+                policy_changed,
+            } => Self::Gap {
+                line,
+                from: from.0,
+                to: to.0,
+                policy_changed: *policy_changed,
             },
         }
     }

@@ -15,6 +15,8 @@ use crate::wire::{
 
 /// How long an answer may take before the connection is given up, ms.
 const ANSWER_TIMEOUT_MS: u64 = 10_000;
+/// The same for an answer that may hold megabytes, when hundreds of devices are added at once and all ask for theirs, ms.
+const LARGE_ANSWER_TIMEOUT_MS: u64 = 60_000;
 /// Records that the relay may push before this device grants more.
 pub(super) const CREDIT: u32 = 256;
 /// Groups whose logs are read at once: what the relay queues for one device is bounded.
@@ -57,6 +59,9 @@ pub(super) enum Asked {
     OrderStatus {
         id: IntentId,
     },
+    Resync {
+        group: GroupId,
+    },
 }
 
 /// A subscription to one epoch of a group's log.
@@ -70,6 +75,8 @@ pub(super) struct Sub {
     pub(super) credit: u32,
     /// Records have come since the last answer.
     pub(super) got_records: bool,
+    /// The newest epoch that the relay called confirmed, and when, ms since 1970.
+    pub(super) confirmed: Option<(Epoch, u64)>,
     /// By when the records up to `ends` must have come, ms since 1970.
     pub(super) deadline: u64,
 }
@@ -86,6 +93,8 @@ pub(super) struct Link {
     pub(super) sent: BTreeSet<Hash>,
     /// Records that the relay could not store just now.
     pub(super) refused: BTreeSet<Hash>,
+    /// Groups that were asked, on this connection, to let this device in anew.
+    pub(super) resyncs: BTreeSet<GroupId>,
     pub(super) inbox_waiting: bool,
     /// The inbox waits until this group's log has been followed up to there.
     pub(super) inbox_behind: Option<(GroupId, LogSeq)>,
@@ -110,6 +119,10 @@ impl Link {
         self.asked.values().any(
             |(asked, _)| matches!(asked, Asked::ClaimKeyPackages { group: g, .. } if *g == group),
         )
+    }
+
+    pub(super) fn asks_inbox(&self) -> bool {
+        self.asks(&Asked::FetchInbox)
     }
 
     pub(super) fn is_quiet(&self) -> bool {
@@ -174,8 +187,11 @@ impl State {
         let Some(link) = &mut self.link else { return };
         self.next_request += 1;
         let id = RequestId(self.next_request);
-        link.asked
-            .insert(id, (asked, self.now_ms + ANSWER_TIMEOUT_MS));
+        let timeout_ms = match asked {
+            Asked::FetchInbox | Asked::ClaimKeyPackages { .. } => LARGE_ANSWER_TIMEOUT_MS,
+            _ => ANSWER_TIMEOUT_MS,
+        };
+        link.asked.insert(id, (asked, self.now_ms + timeout_ms));
         self.out.push(Output::Send(ClientToRelay { id, request }));
     }
 
@@ -189,6 +205,7 @@ impl State {
             subs: BTreeMap::new(),
             sent: BTreeSet::new(),
             refused: BTreeSet::new(),
+            resyncs: BTreeSet::new(),
             inbox_waiting: false,
             inbox_behind: None,
             waiting: BTreeSet::new(),
@@ -255,6 +272,14 @@ impl State {
                 self.restock(tx)
             }
             Push::Records { group, records } => self.handle_records(tx, group, &records),
+            Push::ResyncAsked {
+                group,
+                device,
+                key_package,
+            } => {
+                self.handle_resync_asked(group, device, key_package.as_slice());
+                Ok(())
+            }
             Push::InboxWaiting => {
                 link.inbox_waiting = true;
                 Ok(())
@@ -331,12 +356,17 @@ impl State {
                 Response::Subscribed {
                     head_epoch,
                     last_readable,
+                    confirmed_epoch,
                     ..
                 },
-            ) => self.handle_subscribed(tx, group, epoch, head_epoch, last_readable),
+            ) => {
+                let ends = (head_epoch, last_readable);
+                self.handle_subscribed(tx, group, epoch, ends, confirmed_epoch)
+            }
             (Asked::FetchInbox, Response::Inbox { items, more }) => {
                 self.handle_inbox(tx, &items, more.into())
             }
+            (Asked::Resync { group }, Response::Done) => self.handle_resync_stored(tx, group),
             (Asked::OrderStatus { id }, Response::OrderStatus { groups }) => {
                 self.handle_order_status(tx, id, groups)
             }
@@ -362,6 +392,14 @@ impl State {
             Asked::AppendRoster { entry } => self.handle_roster_refused(tx, entry, refusal),
             Asked::ClaimKeyPackages { group, .. } => {
                 self.claims.remove(&group);
+                self.retry_later();
+                self.unsettled.insert(group);
+                Ok(())
+            }
+            Asked::Resync { group } => {
+                if let Some(link) = &mut self.link {
+                    link.resyncs.remove(&group);
+                }
                 self.retry_later();
                 self.unsettled.insert(group);
                 Ok(())
@@ -502,6 +540,7 @@ impl State {
                 ends,
                 credit: CREDIT,
                 got_records: false,
+                confirmed: None,
                 deadline,
             },
         );
@@ -531,8 +570,8 @@ impl State {
         tx: &Tx<'_>,
         group: GroupId,
         epoch: Epoch,
-        head_epoch: Epoch,
-        last_readable: LogSeq,
+        ends: (Epoch, LogSeq),
+        confirmed: Epoch,
     ) -> Result<(), EngineError> {
         let cursor = rows::load::<GroupRow>(tx, GROUPS, &group.0)?.map(|row| row.cursor);
         let deadline = self.now_ms + ANSWER_TIMEOUT_MS;
@@ -543,8 +582,9 @@ impl State {
             .filter(|sub| sub.epoch == epoch)
         {
             sub.asked = false;
-            sub.ends = Some((head_epoch, last_readable));
-            sub.deadline = if cursor.is_some_and(|c| c < last_readable) {
+            sub.ends = Some(ends);
+            sub.confirmed = Some((confirmed, self.now_ms));
+            sub.deadline = if cursor.is_some_and(|c| c < ends.1) {
                 deadline
             } else {
                 u64::MAX
@@ -570,7 +610,15 @@ impl State {
                 Ok(())
             }
             // Our epoch is not one of the log's: what this device holds of the group leads nowhere.
-            other => self.stop_group(tx, group, &other.to_string()),
+            other => {
+                self.stop_group(tx, group, &other.to_string())?;
+                match rows::load::<GroupRow>(tx, GROUPS, &group.0)? {
+                    Some(mut row) if *other == Refusal::AccessDenied => {
+                        self.ask_resync(tx, group, &mut row)
+                    }
+                    _ => Ok(()),
+                }
+            }
         }
     }
 

@@ -149,6 +149,7 @@ fn commit<'a>(
         adds: &[],
         removes: &[],
         leaves: &[],
+        resyncs: &[],
         policy,
         new_policy: None,
         other_proposals: false,
@@ -373,3 +374,6 @@ fn joined_trees_are_clean() {
     assert_eq!(check(&org, &tree[0]), Err(Violation::StaleTree));
     assert_eq!(check(&org, &tree[1]), Err(Violation::SenderNotAdmitted));
 }
+
+#[path = "validate_policy_tests.rs"]
+mod policy;

@@ -170,6 +170,9 @@ impl<'a> Turn<'a> {
                 credit,
                 proof,
             } => self.subscribe(caller, *group, *epoch, *after, *credit, proof),
+            Request::AskResync { group, key_package } => {
+                self.ask_resync(caller, *group, key_package)
+            }
             Request::FetchInbox { after } => self.fetch_inbox(caller, *after),
             Request::OrderStatus { order } => self.order_status(caller, *order),
             // Answered before a device is asked for.
@@ -211,9 +214,15 @@ impl<'a> Turn<'a> {
 
     /// Pushes to a connection, on the stream of its `Hello`.
     pub(super) fn push(&mut self, conn: ConnId, push: Push) {
-        if let Some((_, stream)) = self.connections.at(conn).and_then(|c| c.hello) {
+        if let Some(stream) = self.stream_of(conn) {
             self.outbox.push(conn, stream, push);
         }
+    }
+
+    /// The stream for a connection's pushes.
+    pub(super) fn stream_of(&self, conn: ConnId) -> Option<StreamId> {
+        let (_, stream) = self.connections.at(conn)?.hello?;
+        Some(stream)
     }
 
     /// Pushes to all connections of a device.

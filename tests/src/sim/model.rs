@@ -11,6 +11,7 @@ use mortise_protocol::store::MemoryStore;
 use mortise_protocol::wire::{InboxItem, LogRecord, Refusal};
 
 use super::Broken;
+use super::story::Story;
 use crate::world::{PersonId, World};
 
 /// A text that somebody wanted to send.
@@ -46,6 +47,7 @@ pub(super) enum RecordKind {
     Commit,
     Message,
     Attestation,
+    Restart,
 }
 
 /// A device that an order named, with what it had stored when the order was given.
@@ -89,7 +91,7 @@ pub(super) struct Model {
     /// What users were told about orders that they asked about.
     pub(super) statuses: BTreeMap<(PersonId, IntentId), Vec<mortise_protocol::engine::OrderGroup>>,
     pub(super) counts: BTreeMap<&'static str, u64>,
-    pub(super) verbose: bool,
+    pub(super) story: Story,
     cursors: Vec<usize>,
 }
 
@@ -113,7 +115,7 @@ impl Model {
             welcomes: Vec::new(),
             statuses: BTreeMap::new(),
             counts: BTreeMap::new(),
-            verbose: false,
+            story: Story::default(),
             cursors: Vec::new(),
         }
     }
@@ -173,8 +175,9 @@ impl Model {
         let name = world.people[who.0].name.clone();
         let mut look = false;
         for event in events {
-            if self.verbose && !matches!(event, Event::Synced | Event::Online) {
-                eprintln!("{:>8} {name}: {event:?}", world.elapsed_ms());
+            if !matches!(event, Event::Synced | Event::Online) {
+                let at = world.elapsed_ms();
+                self.story.tell(at, || format!("{name}: {event:?}"));
             }
             match event {
                 Event::Message { group, seq } => {
