@@ -9,7 +9,7 @@ use mortise_protocol::identity::{Hash, SigningKey};
 use mortise_protocol::wire::RelayToClient;
 use tokio::time::Instant;
 
-use crate::transport::{self, Connection, TransportError};
+use crate::transport::{self, Connection, Traffic, TransportError};
 
 type Dialing = Pin<Box<dyn Future<Output = Result<Connection, TransportError>> + Send>>;
 
@@ -45,6 +45,14 @@ impl Line {
         Self::Dialing(Box::pin(async move {
             transport::connect(&address, pin, key, within).await
         }))
+    }
+
+    /// What the connection, if there is one, has cost so far.
+    pub(super) fn traffic(&self) -> Traffic {
+        match self {
+            Self::Up(connection) => connection.traffic(),
+            Self::Off | Self::Waiting(_) | Self::Dialing(_) => Traffic::default(),
+        }
     }
 
     /// The next thing that happens; never, while it is off. Cancel-safe.

@@ -25,7 +25,7 @@ use self::line::{Line, LineEvent};
 pub use self::session::{Pending, Session};
 pub use self::status::{Fault, Link, Status};
 use crate::machine::{now_ms, system_rng};
-use crate::transport::TransportError;
+use crate::transport::{Traffic, TransportError};
 
 /// The engine on the client's store.
 pub type ClientEngine = Engine<SqliteStore>;
@@ -52,6 +52,8 @@ enum Request {
     Query(Box<dyn FnOnce(&mut ClientEngine) + Send>),
     /// Per group, the first line of history that was written in this session.
     FirstLines(oneshot::Sender<HashMap<GroupId, LogSeq>>),
+    /// What has crossed the network in this session.
+    Traffic(oneshot::Sender<Traffic>),
     /// Say goodbye to the relay and end.
     Close,
 }
@@ -68,6 +70,8 @@ struct Loop {
     events: broadcast::Sender<Event>,
     waiting: HashMap<IntentId, mpsc::Sender<Event>>,
     first_lines: HashMap<GroupId, LogSeq>,
+    /// Of connections that have ended.
+    past_traffic: Traffic,
 }
 
 impl Session {
@@ -92,6 +96,7 @@ impl Session {
             events,
             waiting: HashMap::new(),
             first_lines: HashMap::new(),
+            past_traffic: Traffic::default(),
         };
         if !offline && !state.engine.is_expelled() {
             state.dial();
@@ -148,6 +153,12 @@ impl Loop {
             }
             Request::FirstLines(reply) => {
                 let _ = reply.send(self.first_lines.clone());
+                Ok(())
+            }
+            Request::Traffic(reply) => {
+                let mut traffic = self.past_traffic;
+                traffic += self.line.traffic();
+                let _ = reply.send(traffic);
                 Ok(())
             }
             Request::Close => Ok(()),
@@ -235,6 +246,7 @@ impl Loop {
 
     fn redial_later(&mut self, error: TransportError) {
         let wait = self.backoff.wait(&mut self.rng);
+        self.past_traffic += self.line.traffic();
         self.line = Line::Waiting(Instant::now() + wait);
         self.publish(|status| status.link = Link::Down(error.clone()));
     }
@@ -276,6 +288,8 @@ impl Loop {
                 _ => {}
             }
             status.synced = matches!(self.line, Line::Up(_)) && self.engine.is_synced();
+            status.no_room = self.engine.waits_for_room_only();
+            status.turned_away = self.engine.turned_away().cloned();
             status.expelled = self.engine.is_expelled();
             status.distrusted = self.engine.distrusts_relay().map(ToString::to_string);
             *status != before
@@ -299,7 +313,9 @@ fn intent_of(event: &Event) -> Option<IntentId> {
         | Event::Invited { id, .. }
         | Event::Ordered { id, .. }
         | Event::OrderStatus { id, .. }
+        | Event::Delayed { id, .. }
         | Event::Failed { id, .. } => Some(*id),
+        Event::GroupContinued { id, .. } => *id,
         _ => None,
     }
 }

@@ -12,6 +12,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::{ClientEngine, Request, Status};
 use crate::error::CliError;
+use crate::transport::Traffic;
 
 /// How long a question may take: the loop is busy for seconds at most.
 const QUESTION: Duration = Duration::from_secs(30);
@@ -101,6 +102,16 @@ impl Session {
         self.answer(answer).await
     }
 
+    /// What has crossed the network in this session, all its connections together.
+    ///
+    /// # Errors
+    /// What ended the session.
+    pub async fn traffic(&self) -> Result<Traffic, CliError> {
+        let (reply, answer) = oneshot::channel();
+        self.ask(Request::Traffic(reply)).await?;
+        self.answer(answer).await
+    }
+
     /// Everything that happened since the start, but for answers to commands of this session; given out once.
     #[must_use]
     pub fn take_events(&self) -> Option<broadcast::Receiver<Event>> {
@@ -116,7 +127,7 @@ impl Session {
         self.status.clone()
     }
 
-    /// Waits until all that the relay had was dealt with and nothing waits to be sent.
+    /// Waits until all that the relay had was dealt with and nothing waits to be sent but what it has no room for.
     ///
     /// # Errors
     /// [`CliError::Unreachable`] or [`CliError::TimedOut`] after `within`; at once when waiting is pointless.
@@ -129,7 +140,7 @@ impl Session {
                 if let Some(error) = now.hopeless() {
                     return Err(error);
                 }
-                if now.synced {
+                if now.synced || now.no_room {
                     return Ok(());
                 }
             }

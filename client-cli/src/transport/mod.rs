@@ -48,6 +48,22 @@ pub async fn connect(
     })
 }
 
+/// What has crossed the network, in UDP payload bytes: acknowledgements, retransmissions and handshakes included.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// To the relay, bytes.
+    pub sent: u64,
+    /// From the relay, bytes.
+    pub received: u64,
+}
+
+impl std::ops::AddAssign for Traffic {
+    fn add_assign(&mut self, other: Self) {
+        self.sent += other.sent;
+        self.received += other.received;
+    }
+}
+
 /// An open connection. Dropping it closes it.
 #[derive(Debug)]
 pub struct Connection {
@@ -84,6 +100,16 @@ impl Connection {
     /// Cancel-safe.
     pub async fn recv(&mut self) -> Option<RelayToClient> {
         self.streams.recv().await
+    }
+
+    /// What this connection has cost so far.
+    #[must_use]
+    pub fn traffic(&self) -> Traffic {
+        let stats = self.quic.stats();
+        Traffic {
+            sent: stats.udp_tx.bytes,
+            received: stats.udp_rx.bytes,
+        }
     }
 
     /// Why the connection ended.

@@ -5,7 +5,7 @@ use crate::identity::{
     DeviceId, GroupId, InvitationId, JoinLink, LogSeq, Pin, PublicKey, RosterSeq, UserId,
 };
 use crate::roster::{OrgPolicy, Role};
-use crate::wire::{ClientToRelay, ConnectionBinding, GroupState, RelayToClient};
+use crate::wire::{ClientToRelay, ConnectionBinding, GroupState, Refusal, RelayToClient};
 
 /// Names one thing that the user asked for, for as long as it takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -58,6 +58,17 @@ pub enum CommandKind {
         group: GroupId,
         /// Whom.
         user: UserId,
+    },
+    /// Continues a conversation in a new group of the organisation's present suite; only a group admin's device may.
+    /// Answered by [`Event::GroupContinued`].
+    RestartGroup {
+        /// The group.
+        group: GroupId,
+    },
+    /// Asks the other members to let this device in anew, because what it holds of the group leads nowhere.
+    ResyncGroup {
+        /// The group.
+        group: GroupId,
     },
     /// Leaves one group with all devices of this user; [`Event::Appended`] once that is in the log, and the line
     /// [`HistoryKind::Left`] once a member has carried it out.
@@ -217,6 +228,24 @@ pub enum Event {
         /// The group.
         group: GroupId,
     },
+    /// A conversation goes on in another group.
+    GroupContinued {
+        /// The command, if it was this device's user who wanted it.
+        id: Option<IntentId>,
+        /// The group that ends.
+        group: GroupId,
+        /// The group that continues it.
+        successor: GroupId,
+    },
+    /// A log is being read that is far ahead of this device; at most once per page.
+    CatchingUp {
+        /// The group.
+        group: GroupId,
+        /// The record that was reached.
+        done: LogSeq,
+        /// The newest record that is known of.
+        total: LogSeq,
+    },
     /// The invitation is on the roster.
     Invited {
         /// The command.
@@ -241,6 +270,18 @@ pub enum Event {
         id: IntentId,
         /// A row per group that existed when the order was given.
         groups: Vec<OrderGroup>,
+    },
+    /// The relay has no room for it now: it is kept, and done as soon as there is room. Said once for each command.
+    Delayed {
+        /// The command.
+        id: IntentId,
+        /// The group.
+        group: GroupId,
+    },
+    /// The relay refuses to talk to this device, whatever it wants; it is asked again with every connection.
+    TurnedAway {
+        /// Why.
+        refusal: Refusal,
     },
     /// What was asked for cannot be done.
     Failed {
@@ -315,7 +356,7 @@ pub enum CommandError {
     #[error("this device was removed from the group; its history can still be read")]
     NotAMember,
     /// The group cannot go on: a commit that honest members refuse is its head.
-    #[error("the group is stopped: {reason}; create a new group")]
+    #[error("the group is stopped: {reason}; a group admin can restart it")]
     Stopped {
         /// The named violation.
         reason: String,
@@ -388,6 +429,11 @@ pub enum CommandError {
     /// This device is not admitted any more.
     #[error("this device is not admitted to the organisation any more")]
     Expelled,
+    /// The conversation goes on in a group that this device was not taken into.
+    #[error(
+        "the conversation goes on in another group, without this device; ask one of its members to add you"
+    )]
+    ContinuedWithout,
 }
 
 /// Something that must not happen (DESIGN 3, 4): shown to the user, with who or what is convicted.
@@ -419,6 +465,15 @@ pub enum Alarm {
     BadRosterEntry {
         /// The named rule.
         reason: String,
+    },
+    /// The device's clock and the relay's differ: by more than ten minutes it is said, by more than a day nothing is made
+    /// that would carry a wrong time.
+    #[error("this device's clock and the relay's differ by {} minutes: set the clock", device_ms.abs_diff(*relay_ms) / 60_000)]
+    Clock {
+        /// The device's clock, ms since 1970.
+        device_ms: u64,
+        /// The relay's clock, ms since 1970.
+        relay_ms: u64,
     },
     /// No owner or admin has stated the roster's newest entry for too long: the relay may withhold entries, or they are away.
     #[error(
@@ -475,6 +530,29 @@ pub enum HistoryKind {
     Refreshed,
     /// A record was refused; why.
     Refused(String),
+    /// A commit that nobody follows ended the group; its members continue in another one.
+    Faulty {
+        /// Who sent it.
+        device: DeviceId,
+        /// The named rule that it breaks.
+        reason: String,
+    },
+    /// The conversation goes on in another group.
+    Continued {
+        /// Which.
+        successor: GroupId,
+        /// Why, by name.
+        reason: String,
+    },
+    /// This device missed what was said in between, and was let in anew.
+    Gap {
+        /// The first record that it missed.
+        from: LogSeq,
+        /// The record that let it in anew.
+        to: LogSeq,
+        /// Whether the group's policy has changed meanwhile.
+        policy_changed: bool,
+    },
 }
 
 /// A line of a group's history.
@@ -519,6 +597,10 @@ pub struct GroupView {
     pub retention_days: Option<u32>,
     /// The MLS epoch authenticator (RFC 9420 §8.7), to compare states.
     pub epoch_authenticator: Vec<u8>,
+    /// The group that this one continues.
+    pub predecessor: Option<GroupId>,
+    /// The group that continues this one.
+    pub successor: Option<GroupId>,
 }
 
 /// Whether this device can read and send.
@@ -530,6 +612,11 @@ pub enum GroupStatusView {
     Removed,
     /// The group cannot go on.
     Stopped(String),
+    /// The conversation goes on in another group.
+    Continued {
+        /// Which.
+        successor: GroupId,
+    },
     /// An administrator has closed it.
     Closed,
 }

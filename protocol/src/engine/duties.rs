@@ -100,9 +100,8 @@ impl State {
             settled = false;
             let due = match self.attest_at.get(&(work.id, order)) {
                 Some(at) => *at,
-                None if row.rotated || row.seen.is_empty() && self.is_first(work, order) => {
-                    self.now_ms
-                }
+                // Whoever rotated goes at once, too: see `tell_change`. All others would be a statement per member.
+                None if row.seen.is_empty() && self.is_first(work, order) => self.now_ms,
                 None => self.now_ms + self.election_delay_ms(work),
             };
             if due > self.now_ms {

@@ -16,6 +16,17 @@ use crate::store::{Reader, Store, Tx, Write, commit};
 const IDENTITY: &[u8] = b"identity";
 const DIRECTORY_KEY: &[u8] = b"directory key";
 
+/// The three keys of a device (REQ-012, REQ-013).
+#[derive(Debug)]
+pub struct DeviceKeys {
+    /// Signs its MLS leaf and its statements.
+    pub mls: SigningKey,
+    /// Its TLS raw public key.
+    pub transport: SigningKey,
+    /// What slots are sealed to.
+    pub seal: SealSecret,
+}
+
 /// A device's keys and what it knows about where it belongs.
 #[derive(Debug)]
 pub struct Identity {
@@ -57,24 +68,47 @@ impl Drop for IdentityRow {
 }
 
 impl Identity {
+    /// The key that signs for this device, for tools that act in its name, such as a test of a member that lies.
+    #[must_use]
+    pub fn dangerous_mls_key(&self) -> Arc<SigningKey> {
+        self.mls.clone()
+    }
+
     pub(super) fn generate(
         rng: &mut dyn RngCore,
         org: OrgId,
         user: UserId,
         relay: RelayAddress,
     ) -> Self {
-        let mls = SigningKey::generate(rng);
+        let keys = DeviceKeys {
+            mls: SigningKey::generate(rng),
+            transport: SigningKey::generate(rng),
+            seal: SealSecret::new(SigningKey::generate(rng)),
+        };
+        Self::with_keys(org, user, relay, keys)
+    }
+
+    /// The identity of a device whose keys the roster knows, or will.
+    #[must_use]
+    pub fn with_keys(org: OrgId, user: UserId, relay: RelayAddress, keys: DeviceKeys) -> Self {
         Self {
             org,
             user,
-            device: mls.public().device_id(),
+            device: keys.mls.public().device_id(),
             relay,
-            mls: Arc::new(mls),
-            transport: Arc::new(SigningKey::generate(rng)),
-            seal: Arc::new(SealSecret::new(SigningKey::generate(rng))),
+            mls: Arc::new(keys.mls),
+            transport: Arc::new(keys.transport),
+            seal: Arc::new(keys.seal),
             pins: Vec::new(),
             directory: None,
         }
+    }
+
+    /// With the directory key, which only a founder has from the start; others find it in a slot (REQ-031).
+    #[must_use]
+    pub fn with_directory(mut self, key: DirectoryKey) -> Self {
+        self.directory = Some(key);
+        self
     }
 
     pub(super) fn load(reader: &dyn Reader) -> Result<Option<Self>, EngineError> {

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeSet;
 
+use super::restart::remember_parent;
 use super::rows::{
     self, GROUPS, GroupRow, GroupStatus, HISTORY, INTENTS, LOG_HASHES, ORDERS, OUTBOX, OrderRow,
-    OutboxKind, OutboxRow,
+    OutboxKind, OutboxRow, RESYNCS,
 };
 use super::state::{Chore, State};
 use super::warm::Warmth;
@@ -22,7 +23,7 @@ use crate::wire::aad::{ContentType, PrivateHeader};
 use crate::wire::log::{Attestation, CommitEntry, entry_hash};
 
 /// Why a record is not followed.
-enum Refused {
+pub(super) enum Refused {
     /// It breaks a rule; by whom, if known.
     Rule(Violation, Option<DeviceId>),
     /// This side failed; the whole step is undone.
@@ -101,16 +102,16 @@ enum Next {
 }
 
 /// A record while it is looked at.
-struct Inbound<'a> {
-    group: GroupId,
-    record: &'a LogRecord,
-    row: &'a mut GroupRow,
+pub(super) struct Inbound<'a> {
+    pub(super) group: GroupId,
+    pub(super) record: &'a LogRecord,
+    pub(super) row: &'a mut GroupRow,
     /// What was learnt, for the user.
-    events: Vec<Event>,
+    pub(super) events: Vec<Event>,
 }
 
 impl Inbound<'_> {
-    fn history(
+    pub(super) fn history(
         &mut self,
         tx: &Tx<'_>,
         who: Option<(DeviceId, UserId)>,
@@ -185,14 +186,20 @@ impl State {
         let Some(mut row) = rows::load::<GroupRow>(tx, GROUPS, &group.0)? else {
             return Ok(Next::Stop);
         };
-        if row.status != GroupStatus::Active || record.seq <= row.cursor {
+        if record.seq <= row.cursor {
             return Ok(Next::Go);
         }
-        if record.seq != row.cursor.next() {
+        let body = decode::<RecordBody>(record.payload.as_slice());
+        match &row.status {
+            GroupStatus::Active => {}
+            // Between the closing commit and a Restart lies what only a later key opens (REQ-150).
+            GroupStatus::Halted(_) if matches!(body, Ok(RecordBody::Restart(_))) => {}
+            _ => return Ok(Next::Go),
+        }
+        if record.seq != row.cursor.next() && row.status == GroupStatus::Active {
             return Ok(Next::Stop);
         }
-        let body = decode::<RecordBody>(record.payload.as_slice());
-        let needs = record.fence.max(match &body {
+        let needs = record.fence.max(row.floor(record.seq)).max(match &body {
             Ok(body) => roster_seq_of(body).unwrap_or_default(),
             Err(_) => RosterSeq(0),
         });
@@ -227,12 +234,12 @@ impl State {
             Err(Refused::Rule(violation, device)) => {
                 drop(inner);
                 self.groups.remove(&group);
-                row = before;
+                row = before.clone();
                 self.refuse(tx, group, record, &mut row, violation, device)?;
             }
             Err(Refused::Engine(error)) => return Err(error),
         }
-        let stopped = row.status != GroupStatus::Active;
+        let stopped = row.status != before.status;
         rows::put(tx, GROUPS, group.0, &row)?;
         Ok(if stopped { Next::Stop } else { Next::Go })
     }
@@ -273,21 +280,35 @@ impl State {
             self.drop_outbox(tx, group, number, &outbox)?;
         }
         let who = device.and_then(|d| Some((d, self.roster.device(d)?.user)));
-        let kind = HistoryKind::Refused(violation.to_string());
+        let body = decode::<RecordBody>(record.payload.as_slice());
+        let fault = self.fault_of(group, row, body.as_ref().ok(), violation);
+        let kind = match &fault {
+            Some(fault) => HistoryKind::Faulty {
+                device: fault.culprit,
+                reason: violation.to_string(),
+            },
+            None => HistoryKind::Refused(violation.to_string()),
+        };
+        let who = fault.as_ref().map_or(who, |fault| {
+            Some((fault.culprit, self.roster.device(fault.culprit)?.user))
+        });
         let event = write_history(tx, group, record, who, kind)?;
         self.event(event);
         self.alarm(Alarm::Refused {
             group,
             seq: record.seq,
-            device,
+            device: device.or(fault.as_ref().map(|fault| fault.culprit)),
             violation,
         });
+        if let Some(fault) = fault {
+            return self.halt(tx, group, row, fault);
+        }
         let is_commit = matches!(
             decode::<RecordBody>(record.payload.as_slice()),
             Ok(RecordBody::Commit(_))
         );
         if is_commit {
-            // The log's epoch has moved on without us; nobody honest follows (Restart is reserved).
+            // Only a relay that lies serves such a record: the log that it shows leads nowhere.
             row.status = GroupStatus::Stopped(violation.to_string());
         }
         Ok(())
@@ -303,8 +324,12 @@ impl State {
         if record.fence < row.fence {
             return Err(Violation::FenceFell.into());
         }
-        if record.seq > row.floor_seq && record.fence < row.floor_fence {
+        let floor = row.floor(record.seq);
+        if record.fence < floor && self.roster.order(floor).is_some() {
             return Err(Violation::FenceMissed.into());
+        }
+        if let RecordBody::Restart(restart) = body {
+            return self.follow_restart(tx, inbound, restart);
         }
         if record.epoch != row.epoch {
             return Err(Violation::BadHeader.into());
@@ -314,7 +339,9 @@ impl State {
             return self.follow_own(tx, inbound, number, &outbox, body);
         }
         match body {
-            RecordBody::Create { .. } => Err(Violation::ForbiddenContent.into()),
+            RecordBody::Create { .. } | RecordBody::Restart(_) => {
+                Err(Violation::ForbiddenContent.into())
+            }
             RecordBody::Message(message) => self.follow_message(tx, inbound, message.as_slice()),
             RecordBody::Commit(entry) => self.follow_commit(tx, inbound, entry),
             RecordBody::Attestation(attestation) => {
@@ -341,7 +368,7 @@ impl State {
             RecordBody::Commit(entry) => {
                 self.check_header(tx, inbound, entry.commit.as_slice())?;
             }
-            RecordBody::Create { .. } | RecordBody::Attestation(_) => {}
+            RecordBody::Create { .. } | RecordBody::Attestation(_) | RecordBody::Restart(_) => {}
         }
         tx.delete(OUTBOX, rows::key(group, number));
         self.tell_appended(tx, outbox, group, inbound.record.seq)?;
@@ -350,7 +377,7 @@ impl State {
             inbound.row.leaf_s.insert(me.0, s);
         }
         match outbox.kind {
-            OutboxKind::Create => Err(Violation::ForbiddenContent.into()),
+            OutboxKind::Create | OutboxKind::Restart => Err(Violation::ForbiddenContent.into()),
             OutboxKind::Attestation(_) | OutboxKind::Leave => Ok(()),
             OutboxKind::Message => {
                 if let Some(intent) = outbox.intent {
@@ -371,6 +398,7 @@ impl State {
                 let crypto = self.crypto.clone();
                 let mut state = self.take_group(tx, group)?;
                 let before = Seen::of(&state);
+                remember_parent(tx, inbound.group, inbound.row, &state, me.0)?;
                 state.merge_pending(&MlsProvider::new(&crypto, tx))?;
                 let after = Seen::of(&state);
                 let s = roster_seq_of(body).unwrap_or_default();
@@ -495,7 +523,13 @@ impl State {
             .map_err(|v| Refused::Rule(v, Some(committer.device)))?;
         Self::check_leaf(inbound.row, &committer, s)?;
         let removes_me = change.removes_me;
+        let me = self.identity.device;
+        if removes_me && !change.adds.iter().any(|leaf| leaf.device == me) {
+            // Whoever took this device out did not mean to let it in anew.
+            tx.delete(RESYNCS, group.0);
+        }
         let before = Seen::of(&state);
+        remember_parent(tx, group, inbound.row, &state, committer.device)?;
         state.merge(&provider, *change)?;
         let after = Seen::of(&state);
         let who = (committer.device, committer.user);
@@ -535,7 +569,7 @@ impl State {
     }
 
     /// Gives up what was sent in the epoch that ends and was not met in the log (REQ-089).
-    fn drop_lost(
+    pub(super) fn drop_lost(
         &mut self,
         tx: &Tx<'_>,
         group: GroupId,
@@ -603,6 +637,9 @@ impl State {
                     if let Some(mut row) = rows::load::<OrderRow>(tx, ORDERS, &key)? {
                         row.rotated = true;
                         rows::put(tx, ORDERS, key, &row)?;
+                        if who.0 == self.identity.device {
+                            self.attest_at.insert((inbound.group, order), self.now_ms);
+                        }
                     }
                 }
                 None if before.leavers.contains(leaf) => left.push(leaf.user),
@@ -697,12 +734,13 @@ pub(super) fn roster_seq_of(body: &RecordBody) -> Option<RosterSeq> {
         RecordBody::Message(message) => header(message.as_slice()),
         RecordBody::Commit(entry) => header(entry.commit.as_slice()),
         RecordBody::Attestation(attestation) => Some(attestation.statement.roster_seq),
+        RecordBody::Restart(restart) => Some(restart.statement.roster_seq),
     }
 }
 
 fn history_of(content: &[u8]) -> Option<HistoryKind> {
     Some(match content::decode(content).ok()? {
-        Content::Text(text) => HistoryKind::Text(text),
+        Content::Text(message) => HistoryKind::Text(message.text),
         Content::Unsupported => HistoryKind::Unsupported,
     })
 }

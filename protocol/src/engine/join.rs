@@ -7,7 +7,7 @@ use super::rows::{self, GROUPS, GroupRow, GroupStatus, ORDERS, OrderRow};
 use super::state::State;
 use super::{Alarm, EngineError, Event, HistoryKind};
 use crate::group::validate;
-use crate::group::{Group, GroupError, MlsProvider, Violation, is_allowed_suite};
+use crate::group::{Group, GroupError, JoinedGroup, MlsProvider, Violation, is_allowed_suite};
 use crate::identity::{GroupId, Hash, LogSeq, RosterSeq, decode};
 use crate::store::Tx;
 use crate::wire::aad::PrivateHeader;
@@ -49,13 +49,27 @@ impl State {
             }
             let inner = Tx::new(tx);
             match self.follow_welcome(&inner, item, body.ok(), s) {
-                Ok(group) => {
-                    tx.absorb(inner.into_batch()?);
+                Ok((joined, opened)) => {
+                    let (group, adder) = (joined.group, joined.adder);
+                    let predecessor = group.policy().predecessor;
                     self.groups.insert(item.group, group);
+                    let is_refused = match predecessor {
+                        Some(p) => self.handle_successor(&inner, item.group, &adder, p, s)?,
+                        None => false,
+                    };
+                    if is_refused {
+                        // Somebody else's successor was named first: this one is nothing to anybody.
+                        drop(inner);
+                        self.groups.remove(&item.group);
+                        self.set_inbox_cursor(tx, item.seq)?;
+                        continue;
+                    }
+                    tx.absorb(inner.into_batch()?);
                     let who = None;
-                    let event =
-                        write_history(tx, item.group, &item.entry, who, HistoryKind::Opened)?;
-                    self.event(Event::Joined { group: item.group });
+                    let event = write_history(tx, item.group, &item.entry, who, opened)?;
+                    if !self.is_candidate(tx, item.group)? {
+                        self.event(Event::Joined { group: item.group });
+                    }
                     self.event(event);
                     self.dirty.insert(item.group);
                 }
@@ -67,6 +81,7 @@ impl State {
                         device: None,
                         violation,
                     });
+                    self.ask_again(tx, item.group)?;
                 }
                 Err(error) => return Err(error.into()),
             }
@@ -76,7 +91,15 @@ impl State {
             // One more question tells the relay what has been dealt with.
             link.inbox_waiting = held_up || more || !items.is_empty();
         }
+        if items.is_empty() {
+            self.dirty.extend(self.unsettled.iter().copied());
+        }
         Ok(())
+    }
+
+    fn is_candidate(&self, tx: &Tx<'_>, group: GroupId) -> Result<bool, EngineError> {
+        let row: Option<GroupRow> = rows::load(tx, GROUPS, &group.0)?;
+        Ok(row.is_some_and(|row| row.is_candidate))
     }
 
     /// Whether the log must be followed first: a member that was removed and added again learns of both in order.
@@ -106,7 +129,7 @@ impl State {
         item: &InboxItem,
         body: Option<RecordBody>,
         s: RosterSeq,
-    ) -> Result<Group, GroupError> {
+    ) -> Result<(JoinedGroup, HistoryKind), GroupError> {
         let Some(RecordBody::Commit(entry)) = body else {
             return Err(Violation::MalformedRecord.into());
         };
@@ -123,12 +146,21 @@ impl State {
         }
         let held: Option<GroupRow> = rows::load(tx, GROUPS, &item.group.0)
             .map_err(|_| GroupError::Mls("read a group's row"))?;
-        if held.is_some_and(|row| row.status != GroupStatus::Removed) {
+        let is_member = held
+            .as_ref()
+            .is_some_and(|row| row.status != GroupStatus::Removed);
+        let held = match held {
+            Some(row) => self
+                .last_held(tx, item.group, row)
+                .map_err(|_| GroupError::Mls("read what was held of a group"))?,
+            None => None,
+        };
+        if is_member && held.is_none() {
             return Err(Violation::WelcomeUnasked.into());
         }
         let crypto = self.crypto.clone();
         let joined = Group::join(&MlsProvider::new(&crypto, tx), item.welcome.as_slice())?;
-        let group = joined.group;
+        let group = &joined.group;
         let me = self.identity.device;
         let leads_here = group.id() == Some(item.group)
             && group.epoch() == item.entry.epoch.next()
@@ -143,9 +175,18 @@ impl State {
         }
         let me = self.identity.user;
         validate::check_joined_tree(&self.roster, s, &joined.adder, me, group.leaves())?;
-        self.write_joined(tx, item, &group, joined.added, s)
+        if let Some(held) = &held {
+            self.check_resync(held, &joined)?;
+        }
+        self.write_joined(tx, item, group, joined.added, s)
             .map_err(|_| GroupError::Mls("write a group's row"))?;
-        Ok(group)
+        let opened = match &held {
+            Some(held) => self
+                .finish_resync(tx, item, held, group.policy())
+                .map_err(|_| GroupError::Mls("end a resync"))?,
+            None => HistoryKind::Opened,
+        };
+        Ok((joined, opened))
     }
 
     fn check_entry(
@@ -189,6 +230,9 @@ impl State {
             floor_seq: LogSeq(0),
             floor_fence: RosterSeq(0),
             refresh_at_ms: self.next_refresh_ms(group.leaves().len()),
+            predecessor: group.policy().predecessor.map(|p| p.group),
+            is_candidate: false,
+            resynced_ms: 0,
         };
         for (key, _) in tx.scan(rows::LOG_HASHES, &item.group.0)? {
             tx.delete(rows::LOG_HASHES, key);

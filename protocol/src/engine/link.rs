@@ -15,10 +15,14 @@ use crate::wire::{
 
 /// How long an answer may take before the connection is given up, ms.
 const ANSWER_TIMEOUT_MS: u64 = 10_000;
+/// The same for an answer that may hold megabytes, when hundreds of devices are added at once and all ask for theirs, ms.
+const LARGE_ANSWER_TIMEOUT_MS: u64 = 60_000;
 /// Records that the relay may push before this device grants more.
 pub(super) const CREDIT: u32 = 256;
 /// Groups whose logs are read at once: what the relay queues for one device is bounded.
 const MAX_CATCHING_UP: usize = 16;
+/// A log that is further ahead than this is a long way, records.
+const FAR_BEHIND: u64 = 100;
 /// One-time KeyPackages to keep in stock (REQ-092).
 const STOCK: u32 = 20;
 /// Below this many, the stock is filled up.
@@ -57,6 +61,9 @@ pub(super) enum Asked {
     OrderStatus {
         id: IntentId,
     },
+    Resync {
+        group: GroupId,
+    },
 }
 
 /// A subscription to one epoch of a group's log.
@@ -70,6 +77,8 @@ pub(super) struct Sub {
     pub(super) credit: u32,
     /// Records have come since the last answer.
     pub(super) got_records: bool,
+    /// The newest epoch that the relay called confirmed, and when, ms since 1970.
+    pub(super) confirmed: Option<(Epoch, u64)>,
     /// By when the records up to `ends` must have come, ms since 1970.
     pub(super) deadline: u64,
 }
@@ -77,6 +86,8 @@ pub(super) struct Sub {
 pub(super) struct Link {
     pub(super) binding: ConnectionBinding,
     pub(super) hello: bool,
+    /// The clocks differ so far that nothing with a lifetime is made (REQ-159).
+    pub(super) clock_is_off: bool,
     pub(super) relay_head: RosterSeq,
     /// Nothing is made before the roster has this entry.
     pub(super) need_roster: RosterSeq,
@@ -86,6 +97,10 @@ pub(super) struct Link {
     pub(super) sent: BTreeSet<Hash>,
     /// Records that the relay could not store just now.
     pub(super) refused: BTreeSet<Hash>,
+    /// Groups of which the relay could not store something just now.
+    pub(super) no_room: BTreeSet<GroupId>,
+    /// Groups that were asked, on this connection, to let this device in anew.
+    pub(super) resyncs: BTreeSet<GroupId>,
     pub(super) inbox_waiting: bool,
     /// The inbox waits until this group's log has been followed up to there.
     pub(super) inbox_behind: Option<(GroupId, LogSeq)>,
@@ -110,6 +125,10 @@ impl Link {
         self.asked.values().any(
             |(asked, _)| matches!(asked, Asked::ClaimKeyPackages { group: g, .. } if *g == group),
         )
+    }
+
+    pub(super) fn asks_inbox(&self) -> bool {
+        self.asks(&Asked::FetchInbox)
     }
 
     pub(super) fn is_quiet(&self) -> bool {
@@ -155,6 +174,7 @@ impl Link {
     }
 
     pub(super) fn forget_refused(&mut self) {
+        self.no_room.clear();
         for record in std::mem::take(&mut self.refused) {
             self.sent.remove(&record);
         }
@@ -174,8 +194,11 @@ impl State {
         let Some(link) = &mut self.link else { return };
         self.next_request += 1;
         let id = RequestId(self.next_request);
-        link.asked
-            .insert(id, (asked, self.now_ms + ANSWER_TIMEOUT_MS));
+        let timeout_ms = match asked {
+            Asked::FetchInbox | Asked::ClaimKeyPackages { .. } => LARGE_ANSWER_TIMEOUT_MS,
+            _ => ANSWER_TIMEOUT_MS,
+        };
+        link.asked.insert(id, (asked, self.now_ms + timeout_ms));
         self.out.push(Output::Send(ClientToRelay { id, request }));
     }
 
@@ -183,12 +206,15 @@ impl State {
         self.link = Some(Link {
             binding,
             hello: false,
+            clock_is_off: false,
             relay_head: RosterSeq(0),
             need_roster: RosterSeq(0),
             asked: BTreeMap::new(),
             subs: BTreeMap::new(),
             sent: BTreeSet::new(),
             refused: BTreeSet::new(),
+            no_room: BTreeSet::new(),
+            resyncs: BTreeSet::new(),
             inbox_waiting: false,
             inbox_behind: None,
             waiting: BTreeSet::new(),
@@ -255,6 +281,14 @@ impl State {
                 self.restock(tx)
             }
             Push::Records { group, records } => self.handle_records(tx, group, &records),
+            Push::ResyncAsked {
+                group,
+                device,
+                key_package,
+            } => {
+                self.handle_resync_asked(group, device, key_package.as_slice());
+                Ok(())
+            }
             Push::InboxWaiting => {
                 link.inbox_waiting = true;
                 Ok(())
@@ -280,12 +314,14 @@ impl State {
                     key_packages_left,
                     has_last_resort,
                     inbox_waiting,
+                    now_ms,
                     ..
                 },
             ) => {
                 if !bool::from(admitted) {
                     return self.handle_expelled(tx);
                 }
+                self.handle_let_in();
                 let lacks_key = self.newest_directory_key().is_none();
                 if let Some(link) = &mut self.link {
                     link.hello = true;
@@ -295,6 +331,7 @@ impl State {
                     link.key_packages = Some((key_packages_left, has_last_resort.into()));
                 }
                 self.event(Event::Online);
+                self.check_clock(now_ms);
                 self.check_head(head);
                 self.dirty = self.group_ids(tx)?.into_iter().collect();
                 self.restock(tx)
@@ -329,14 +366,20 @@ impl State {
             (
                 Asked::Subscribe { group, epoch },
                 Response::Subscribed {
+                    head_seq,
                     head_epoch,
                     last_readable,
-                    ..
+                    confirmed_epoch,
                 },
-            ) => self.handle_subscribed(tx, group, epoch, head_epoch, last_readable),
+            ) => {
+                let ends = (head_epoch, last_readable);
+                self.tell_progress(tx, group, head_seq)?;
+                self.handle_subscribed(tx, group, epoch, ends, confirmed_epoch)
+            }
             (Asked::FetchInbox, Response::Inbox { items, more }) => {
                 self.handle_inbox(tx, &items, more.into())
             }
+            (Asked::Resync { group }, Response::Done) => self.handle_resync_stored(tx, group),
             (Asked::OrderStatus { id }, Response::OrderStatus { groups }) => {
                 self.handle_order_status(tx, id, groups)
             }
@@ -355,6 +398,7 @@ impl State {
             return self.handle_expelled(tx);
         }
         match asked {
+            Asked::Hello => self.handle_turned_away(tx, refusal),
             Asked::Submit { group, record } => {
                 self.handle_submit_refused(tx, group, record, refusal)
             }
@@ -362,6 +406,17 @@ impl State {
             Asked::AppendRoster { entry } => self.handle_roster_refused(tx, entry, refusal),
             Asked::ClaimKeyPackages { group, .. } => {
                 self.claims.remove(&group);
+                if refusal == Refusal::Storage {
+                    return self.wait_for_room(tx, group);
+                }
+                self.retry_later();
+                self.unsettled.insert(group);
+                Ok(())
+            }
+            Asked::Resync { group } => {
+                if let Some(link) = &mut self.link {
+                    link.resyncs.remove(&group);
+                }
                 self.retry_later();
                 self.unsettled.insert(group);
                 Ok(())
@@ -441,7 +496,8 @@ impl State {
         };
         // The whole chain is verified before anybody can add this device (REQ-020).
         let head = self.roster.head().seq;
-        if !self.is_admitted() || self.online().is_none_or(|link| link.relay_head > head) {
+        let may_stock = |link: &mut Link| link.relay_head <= head && !link.clock_is_off;
+        if !self.is_admitted() || !self.online().is_some_and(may_stock) {
             return Ok(());
         }
         let Some(stock) = self.online().and_then(|link| link.key_packages.take()) else {
@@ -502,6 +558,7 @@ impl State {
                 ends,
                 credit: CREDIT,
                 got_records: false,
+                confirmed: None,
                 deadline,
             },
         );
@@ -526,13 +583,29 @@ impl State {
         );
     }
 
+    /// Tells the user how far a log has been read that is far ahead (REQ-160).
+    fn tell_progress(
+        &mut self,
+        tx: &Tx<'_>,
+        group: GroupId,
+        total: LogSeq,
+    ) -> Result<(), EngineError> {
+        let row = rows::load::<GroupRow>(tx, GROUPS, &group.0)?;
+        if let Some(done) = row.map(|row| row.cursor)
+            && total.0.saturating_sub(done.0) > FAR_BEHIND
+        {
+            self.event(Event::CatchingUp { group, done, total });
+        }
+        Ok(())
+    }
+
     fn handle_subscribed(
         &mut self,
         tx: &Tx<'_>,
         group: GroupId,
         epoch: Epoch,
-        head_epoch: Epoch,
-        last_readable: LogSeq,
+        ends: (Epoch, LogSeq),
+        confirmed: Epoch,
     ) -> Result<(), EngineError> {
         let cursor = rows::load::<GroupRow>(tx, GROUPS, &group.0)?.map(|row| row.cursor);
         let deadline = self.now_ms + ANSWER_TIMEOUT_MS;
@@ -543,8 +616,9 @@ impl State {
             .filter(|sub| sub.epoch == epoch)
         {
             sub.asked = false;
-            sub.ends = Some((head_epoch, last_readable));
-            sub.deadline = if cursor.is_some_and(|c| c < last_readable) {
+            sub.ends = Some(ends);
+            sub.confirmed = Some((confirmed, self.now_ms));
+            sub.deadline = if cursor.is_some_and(|c| c < ends.1) {
                 deadline
             } else {
                 u64::MAX
@@ -570,7 +644,15 @@ impl State {
                 Ok(())
             }
             // Our epoch is not one of the log's: what this device holds of the group leads nowhere.
-            other => self.stop_group(tx, group, &other.to_string()),
+            other => {
+                self.stop_group(tx, group, &other.to_string())?;
+                match rows::load::<GroupRow>(tx, GROUPS, &group.0)? {
+                    Some(mut row) if *other == Refusal::AccessDenied => {
+                        self.ask_resync(tx, group, &mut row)
+                    }
+                    _ => Ok(()),
+                }
+            }
         }
     }
 

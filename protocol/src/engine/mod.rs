@@ -7,6 +7,7 @@
 mod admission;
 mod api;
 mod checkpoints;
+mod clock;
 mod devices;
 mod directory;
 mod duties;
@@ -18,7 +19,10 @@ mod link;
 mod outbound;
 mod policy;
 mod pursue;
+mod restart;
+mod resync;
 mod retention;
+mod room;
 mod roster_commands;
 mod roster_jobs;
 mod roster_sync;
@@ -32,7 +36,7 @@ pub use api::{
     HistoryRecord, Input, IntentId, InviteLink, MemberView, OrderGroup, Output, PolicyChange,
     WhoMayAdd,
 };
-pub use identity::{Identity, has_identity, load_identity, save_identity};
+pub use identity::{DeviceKeys, Identity, has_identity, load_identity, save_identity};
 
 use std::sync::Arc;
 
@@ -44,6 +48,7 @@ use crate::identity::{
 };
 use crate::roster::{OrgPolicy, Roster};
 use crate::store::{Store, StoreError, Tx, commit};
+use crate::wire::Refusal;
 use rows::{GROUPS, GroupRow, GroupStatus, HISTORY, ROSTER};
 use state::State;
 
@@ -129,9 +134,12 @@ impl<S: Store> Engine<S> {
         self.state.now_ms = now_ms;
         let batch = {
             let tx = Tx::new(&self.store);
-            self.state
-                .step(&tx, input)
-                .and_then(|()| Ok(tx.into_batch()?))
+            let step = self.state.step(&tx, input);
+            // openmls does not pass on why it could not read: a store's failure is nobody else's fault.
+            match tx.failure() {
+                Some(failure) => Err(failure.into()),
+                None => step.and_then(|()| Ok(tx.into_batch()?)),
+            }
         };
         let done = batch.and_then(|batch| Ok(commit(&mut self.store, &batch)?));
         match done {
@@ -228,6 +236,16 @@ impl<S: Store> Engine<S> {
         self.state.is_synced()
     }
 
+    /// Whether all is dealt with but what the relay has no room for: waiting longer changes nothing.
+    pub fn waits_for_room_only(&self) -> bool {
+        self.state.waits_for_room_only()
+    }
+
+    /// Why the relay does not talk to this device at present, if it has said so.
+    pub fn turned_away(&self) -> Option<&Refusal> {
+        self.state.turned_away()
+    }
+
     /// Whether this device was removed, suspended or revoked.
     pub fn is_expelled(&self) -> bool {
         self.state.expelled
@@ -264,6 +282,13 @@ impl<S: Store> Engine<S> {
                 row: "a group's id",
             })?);
             let row: GroupRow = rows::from_bytes(&value)?;
+            if row.is_candidate {
+                continue;
+            }
+            let (successor, is_left) = match &row.status {
+                GroupStatus::Continued(successor) => (Some(*successor), true),
+                status => (None, *status == GroupStatus::Removed),
+            };
             let mut view = GroupView {
                 id,
                 name: row.name,
@@ -273,6 +298,8 @@ impl<S: Store> Engine<S> {
                     GroupStatus::Creating | GroupStatus::Active => GroupStatusView::Active,
                     GroupStatus::Removed => GroupStatusView::Removed,
                     GroupStatus::Stopped(why) => GroupStatusView::Stopped(why),
+                    GroupStatus::Halted(fault) => GroupStatusView::Stopped(fault.reason),
+                    GroupStatus::Continued(successor) => GroupStatusView::Continued { successor },
                 },
                 members: Vec::new(),
                 admins: Vec::new(),
@@ -280,12 +307,18 @@ impl<S: Store> Engine<S> {
                 who_may_add: WhoMayAdd::Members,
                 retention_days: None,
                 epoch_authenticator: Vec::new(),
+                predecessor: row.predecessor,
+                successor,
             };
             let closed = self.state.roster.closed_at(id).is_some();
-            if closed && view.status == GroupStatusView::Active {
+            let is_held = matches!(
+                view.status,
+                GroupStatusView::Active | GroupStatusView::Stopped(_)
+            );
+            if closed && is_held {
                 view.status = GroupStatusView::Closed;
             }
-            if view.status != GroupStatusView::Removed {
+            if !is_left {
                 let group = self.state.take_group(&tx, id)?;
                 view.members = group
                     .leaves()

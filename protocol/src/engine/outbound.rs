@@ -61,6 +61,9 @@ impl State {
             floor_seq: LogSeq(0),
             floor_fence: RosterSeq(0),
             refresh_at_ms: self.next_refresh_ms(1),
+            is_candidate: policy.predecessor.is_some(),
+            resynced_ms: 0,
+            predecessor: policy.predecessor.map(|p| p.group),
         };
         rows::put(tx, GROUPS, group_id.0, &row)?;
         self.groups.insert(group_id, group);
@@ -83,6 +86,25 @@ impl State {
             return Ok(());
         };
         self.prune_history(tx, id, &row)?;
+        let asks = self.send_resync(tx, id, &mut row)?;
+        match &row.status {
+            // What is wanted waits for the answer.
+            GroupStatus::Halted(_) | GroupStatus::Stopped(_) | GroupStatus::Removed if asks => {
+                self.unsettled.insert(id);
+                return Ok(());
+            }
+            GroupStatus::Halted(_) if self.roster.closed_at(id).is_some() => {
+                self.unsettled.remove(&id);
+                return self.fail_intents(tx, id, &CommandError::GroupClosed);
+            }
+            GroupStatus::Halted(fault) if fault.stopped().is_none() => {
+                return self.pump_halted(tx, id, &mut row);
+            }
+            GroupStatus::Continued(successor) => {
+                return self.pump_continued(tx, id, *successor);
+            }
+            _ => {}
+        }
         if let Some(error) = row.closed() {
             self.unsettled.remove(&id);
             self.duties.remove(&id);
@@ -105,6 +127,10 @@ impl State {
             open: 0,
         };
         let settled = self.work_on(tx, work)?;
+        // Whoever fills a successor goes on with its predecessor.
+        if row.is_candidate {
+            self.dirty.extend(row.predecessor);
+        }
         if row.status == GroupStatus::Removed {
             group.delete(&MlsProvider::new(&self.crypto, tx))?;
         } else {
@@ -127,7 +153,7 @@ impl State {
             self.fail_intents(tx, work.id, &CommandError::GroupClosed)?;
             return Ok(true);
         }
-        let outbox = self.send_outbox(tx, work.id, work.row, Some(&access_key))?;
+        let outbox = self.send_outbox(tx, work.id, work.row, Some(&*access_key))?;
         if outbox.iter().any(|(_, o)| o.kind == OutboxKind::Commit) {
             return Ok(false);
         }
@@ -145,6 +171,12 @@ impl State {
             return self.await_removal(tx, &mut work);
         }
         if self.must_rotate(tx, &mut work)? {
+            return Ok(false);
+        }
+        if self.answer_resyncs(tx, &mut work)? {
+            return Ok(false);
+        }
+        if self.pursue_restart(tx, &mut work)? {
             return Ok(false);
         }
         let window = if open().any(|o| is_older(o, head)) || self.stale_block().is_some() {
@@ -197,7 +229,7 @@ impl State {
     }
 
     /// Sends what is in the outbox and was not sent on this connection; returns all that is in it.
-    fn send_outbox(
+    pub(super) fn send_outbox(
         &mut self,
         tx: &Tx<'_>,
         id: GroupId,
@@ -408,17 +440,16 @@ impl State {
                 if let Some(link) = &mut self.link {
                     link.refused.insert(record);
                 }
-                self.retry_later();
-                if let Some(id) = outbox.intent.map(IntentId) {
-                    let error = CommandError::Refused(refusal);
-                    self.event(Event::Failed { id, error });
-                }
-                return Ok(());
+                return self.wait_for_room(tx, group);
             }
             Refusal::RosterBehind { head_seq, .. } => {
                 if let Some(link) = &mut self.link {
                     link.relay_head = link.relay_head.max(head_seq);
                 }
+            }
+            refusal if outbox.kind == OutboxKind::Restart => {
+                self.drop_outbox(tx, group, number, &outbox)?;
+                return self.handle_restart_refused(tx, group, &refusal);
             }
             // Its entry is on the way; a relay that has none has lied.
             Refusal::GroupClosed if self.roster.closed_at(group).is_none() => {
@@ -427,10 +458,13 @@ impl State {
                     link.need_roster = link.need_roster.max(next);
                 }
             }
-            Refusal::WrongEpoch { .. } => {
+            Refusal::WrongEpoch { .. } | Refusal::GroupRestarted { .. } => {
+                // The log says whether the record is in it: when its epoch ends without it, it is wanted again. On the
+                // relay's word alone it would be made, and read, twice.
                 if let Some(link) = &mut self.link {
                     link.subs.remove(&group);
                 }
+                return Ok(());
             }
             Refusal::RosterFork => {
                 let seq = self.roster.head().seq;
@@ -486,6 +520,7 @@ impl State {
                     rows::put(tx, ORDERS, key, &row)?;
                 }
             }
+            OutboxKind::Restart => self.unsubmit_restart(tx, group)?,
             OutboxKind::Leave => {
                 let crypto = self.crypto.clone();
                 let mut state = self.take_group(tx, group)?;

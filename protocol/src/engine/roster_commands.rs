@@ -114,7 +114,7 @@ impl State {
         Ok(())
     }
 
-    /// The admitted devices of `device`'s own user that it let in, directly or not.
+    /// The admitted devices of `device`'s own user that it let in, directly or not (REQ-109).
     ///
     /// Other people's devices are left alone: an administrator's lost laptop may have let in everybody.
     fn enrolled_for_same_user(&self, device: DeviceId) -> Vec<DeviceId> {

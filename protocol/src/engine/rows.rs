@@ -33,6 +33,17 @@ pub(super) const ORDERS: Space = Space(0x27);
 /// [`RosterIntentRow`]; by id.
 pub(super) const ROSTER_INTENTS: Space = Space(0x28);
 
+/// [`ParentRow`]; by group.
+pub(super) const PARENTS: Space = Space(0x2D);
+/// [`RestartRow`]; by the group that ends.
+pub(super) const RESTARTS: Space = Space(0x2E);
+
+/// [`ResyncRow`]; by group.
+pub(super) const RESYNCS: Space = Space(0x2F);
+
+/// Intents with numbers from here on are the engine's own: nobody is told of them.
+pub(super) const INTERNAL: u64 = 1 << 63;
+
 const VERSION: u8 = 1;
 
 /// How a group stands for this device.
@@ -44,8 +55,78 @@ pub(super) enum GroupStatus {
     Active,
     /// Removed from it.
     Removed,
-    /// An invalid commit is its head.
+    /// What this device holds of it leads nowhere, or the relay was convicted.
     Stopped(String),
+    /// The log has gone on with something that this device does not follow (REQ-152).
+    Halted(Fault),
+    /// The conversation goes on in another group.
+    Continued(GroupId),
+}
+
+/// Why a group is halted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Fault {
+    /// The named rule.
+    pub(super) reason: String,
+    /// Who broke it.
+    pub(super) culprit: DeviceId,
+    pub(super) kind: FaultKind,
+    /// When it was met, ms since 1970.
+    pub(super) since_ms: u64,
+    /// The relay says that others go on from there (REQ-154).
+    pub(super) confirmed: bool,
+}
+
+/// What kind of fault it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum FaultKind {
+    /// A commit that nobody honest follows.
+    Public,
+    /// A commit that this device cannot follow; others may (REQ-154).
+    Private,
+    /// A Restart by somebody who may not.
+    FalseRestart,
+}
+
+impl Fault {
+    /// Why nothing can be done here any more, if so: others have taken up what this device must not follow.
+    pub(super) fn stopped(&self) -> Option<&str> {
+        (self.confirmed && self.kind != FaultKind::Private).then_some(&self.reason)
+    }
+}
+
+/// The epoch before a group's present one, as far as somebody may still go back to it (REQ-152).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct ParentRow {
+    pub(super) epoch: Epoch,
+    pub(super) entry_hash: Hash,
+    /// Who closed it.
+    pub(super) committer: DeviceId,
+    pub(super) admins: Vec<UserId>,
+    /// Those of its members who might be entitled, by leaf.
+    pub(super) members: Vec<(DeviceId, UserId)>,
+}
+
+/// An open question to be let in anew (REQ-156).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct ResyncRow {
+    /// The device's clock, ms since 1970; also what the answer is known by.
+    pub(super) asked_at_ms: u64,
+    #[serde(with = "serde_bytes")]
+    pub(super) key_package: Vec<u8>,
+    /// The command that it answers, until the relay has the question.
+    pub(super) intent: Option<u64>,
+}
+
+/// A successor that this device makes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct RestartRow {
+    /// The command that it answers.
+    pub(super) intent: Option<u64>,
+    /// The successor, once it is made, and the intent that fills it.
+    pub(super) successor: Option<(GroupId, u64)>,
+    /// The Restart is on its way or in the log.
+    pub(super) submitted: bool,
 }
 
 /// A group, apart from what openmls keeps.
@@ -72,6 +153,12 @@ pub(super) struct GroupRow {
     pub(super) floor_fence: RosterSeq,
     /// When this device's leaf is due for new keys, ms since 1970 (REQ-096).
     pub(super) refresh_at_ms: u64,
+    /// The group that this one continues (REQ-153).
+    pub(super) predecessor: Option<GroupId>,
+    /// The predecessor's log has not named this group yet: it is not shown.
+    pub(super) is_candidate: bool,
+    /// When this device last asked to be let in anew, ms since 1970; 0 for never.
+    pub(super) resynced_ms: u64,
     /// When it is this device's turn to warm the tree, ms since 1970; 0 for never (REQ-130).
     pub(super) warm_at_ms: u64,
     /// How long history is kept, days; `None` for ever (REQ-122).
@@ -90,6 +177,15 @@ impl GroupRow {
         self.log_count = cursor.count;
         self.log_hash = cursor.hash;
     }
+
+    /// What the fence of the record at `seq` must at least be, by what the relay has said of an order (REQ-061).
+    pub(super) fn floor(&self, seq: LogSeq) -> RosterSeq {
+        if seq > self.floor_seq {
+            self.floor_fence
+        } else {
+            RosterSeq(0)
+        }
+    }
 }
 
 /// What kind of record an outbox row holds.
@@ -102,6 +198,7 @@ pub(super) enum OutboxKind {
     Leave,
     /// For the order.
     Attestation(RosterSeq),
+    Restart,
 }
 
 /// A record on its way; kept until it is met in the log or known not to be there.

@@ -8,7 +8,7 @@ use openmls::prelude::{
 };
 use tls_codec::{TlsDeserialize, TlsSerialize, TlsSize, VLByteVec};
 
-use crate::identity::{UserId, decode, encode};
+use crate::identity::{Epoch, GroupId, Hash, UserId, decode, encode};
 
 /// The GroupContext extension type of the group policy, of the private-use range (RFC 9420 §17.3) (REQ-094).
 pub const GROUP_POLICY_EXTENSION: u16 = 0xF0A1;
@@ -83,6 +83,19 @@ pub struct GroupPolicy {
     pub left: BTreeSet<UserId>,
     /// What later versions have put here.
     pub extensions: Vec<PolicyExtension>,
+    /// What the group continues; never changes (REQ-153).
+    pub predecessor: Option<Predecessor>,
+}
+
+/// The last good epoch of the group that a successor continues (REQ-153).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, TlsSerialize, TlsDeserialize, TlsSize)]
+pub struct Predecessor {
+    /// The group.
+    pub group: GroupId,
+    /// Its last good epoch.
+    pub epoch: Epoch,
+    /// That epoch's opening entry.
+    pub entry_hash: Hash,
 }
 
 #[derive(TlsSerialize, TlsDeserialize, TlsSize)]
@@ -95,6 +108,8 @@ struct PolicyBody {
     retention_days: u32,
     left: Vec<UserId>,
     extensions: Vec<PolicyExtension>,
+    /// At most one.
+    predecessor: Vec<Predecessor>,
 }
 
 impl GroupPolicy {
@@ -120,6 +135,7 @@ impl GroupPolicy {
             retention_days: self.retention_days.unwrap_or(0),
             left: self.left.iter().copied().collect(),
             extensions: self.extensions.clone(),
+            predecessor: self.predecessor.into_iter().collect(),
         })
     }
 
@@ -132,7 +148,7 @@ impl GroupPolicy {
             && body.topic.as_slice().len() <= MAX_TOPIC_BYTES;
         let admins: BTreeSet<_> = body.admins.iter().collect();
         let canonical = admins.len() == body.admins.len() && body.left.is_sorted_by(|a, b| a < b);
-        if body.version != 1 || !fits || !canonical {
+        if body.version != 1 || !fits || !canonical || body.predecessor.len() > 1 {
             return None;
         }
         Some(Self {
@@ -143,6 +159,7 @@ impl GroupPolicy {
             retention_days: Some(body.retention_days).filter(|days| *days > 0),
             left: body.left.into_iter().collect(),
             extensions: body.extensions,
+            predecessor: body.predecessor.first().copied(),
         })
     }
 
@@ -222,6 +239,11 @@ mod tests {
                 kind: 7,
                 data: vec![1, 2].into(),
             }],
+            predecessor: Some(Predecessor {
+                group: GroupId([4; 32]),
+                epoch: Epoch(5),
+                entry_hash: Hash([6; 32]),
+            }),
         }
     }
 

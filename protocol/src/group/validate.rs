@@ -99,6 +99,15 @@ pub enum Violation {
     /// A Welcome for a group that this device is in (REQ-093).
     #[error("WELCOME_UNASKED: a Welcome for a group that this device is in")]
     WelcomeUnasked,
+    /// The Restart's signature or references do not hold (REQ-152).
+    #[error("BAD_RESTART: the restart does not hold")]
+    BadRestart,
+    /// The Restart is by somebody who may not (REQ-152).
+    #[error("RESTART_NOT_ALLOWED: the sender may not end the group")]
+    RestartNotAllowed,
+    /// The commit changes what the group continues (REQ-153).
+    #[error("PREDECESSOR_CHANGED: the commit changes which group this one continues")]
+    PredecessorChanged,
     /// The content is not readable.
     #[error("BAD_CONTENT: the message's content does not decode")]
     BadContent,
@@ -115,6 +124,19 @@ pub struct Leaf {
     pub device: DeviceId,
     /// Its signature key.
     pub key: PublicKey,
+}
+
+/// An added leaf that asks to be let in anew (REQ-156).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Resynced {
+    /// The new leaf.
+    pub leaf: Leaf,
+    /// Whether it asks this group.
+    pub is_for_here: bool,
+    /// When it asked, its own clock, ms since 1970.
+    pub asked_at_ms: u64,
+    /// When the leaf in the tree had asked, if it ever did.
+    pub before_ms: Option<u64>,
 }
 
 /// A commit as the rules see it.
@@ -134,6 +156,8 @@ pub struct CommitView<'a> {
     pub removes: &'a [Leaf],
     /// What of that is removed because it asked to be.
     pub leaves: &'a [Leaf],
+    /// What is added and asks to be let in anew.
+    pub resyncs: &'a [Resynced],
     /// The parent epoch's policy.
     pub policy: &'a GroupPolicy,
     /// The GroupContext extensions after the commit, if it changes them: `Some(None)` when they hold no readable policy.
@@ -147,6 +171,19 @@ impl<'a> CommitView<'a> {
     fn kept(&self) -> impl Iterator<Item = &'a Leaf> + Clone + '_ {
         let before = self.before.iter();
         before.filter(|leaf| !self.removes.contains(leaf))
+    }
+
+    /// Whether a leaf is let in anew in the place of the same device's, as it asked, and for the first time (REQ-157).
+    fn is_resync(&self, leaf: &Leaf) -> bool {
+        let replaces = self.removes.contains(leaf) && self.adds.contains(leaf);
+        replaces
+            && self.resyncs.iter().any(|asked| {
+                asked.leaf == *leaf
+                    && asked.is_for_here
+                    && asked
+                        .before_ms
+                        .is_none_or(|before| before < asked.asked_at_ms)
+            })
     }
 
     /// The leaves of the resulting tree.
@@ -208,7 +245,8 @@ pub fn check_commit(roster: &Roster, commit: &CommitView<'_>) -> Result<(), Viol
     for leaf in commit.removes {
         let own = leaf.user == commit.committer.user;
         let leaves = commit.leaves.contains(leaf);
-        if is_admitted(roster, leaf, s) && !group_admin && !own && !leaves {
+        let anew = commit.is_resync(leaf);
+        if is_admitted(roster, leaf, s) && !group_admin && !own && !leaves && !anew {
             return Err(Violation::RemoveNotAllowed);
         }
     }
@@ -232,7 +270,8 @@ fn check_adds(roster: &Roster, commit: &CommitView<'_>) -> Result<(), Violation>
     let committer = commit.committer.user;
     for (i, leaf) in commit.adds.iter().enumerate() {
         // A further device of somebody who is in adds nobody.
-        if leaf.user != committer && !may_add(roster, commit.s, commit.policy, committer) {
+        let anew = commit.is_resync(leaf);
+        if leaf.user != committer && !anew && !may_add(roster, commit.s, commit.policy, committer) {
             return Err(Violation::AddNotAllowed);
         }
         if commit.policy.left.contains(&leaf.user) && !commit.policy.is_admin(committer) {
@@ -253,6 +292,37 @@ fn check_adds(roster: &Roster, commit: &CommitView<'_>) -> Result<(), Violation>
         }
     }
     Ok(())
+}
+
+/// Who may end a group whose last good epoch has these members and admins, judged at `s` (REQ-152): devices of its
+/// admins other than the culprit, or, where a culprit leaves none, of the user of the lowest other leaf.
+///
+/// Guests may not: they could add nobody to the successor.
+#[must_use]
+pub fn restarters(
+    roster: &Roster,
+    s: RosterSeq,
+    members: &[(DeviceId, UserId)],
+    admins: &[UserId],
+    culprit: Option<UserId>,
+) -> Vec<DeviceId> {
+    let able = |(device, user): &&(DeviceId, UserId)| {
+        Some(*user) != culprit
+            && roster.device_admitted_at(*device, s)
+            && roster.role_at(*user, s) != Some(Role::Guest)
+    };
+    let able: Vec<_> = members.iter().filter(able).collect();
+    let of = |wanted: &dyn Fn(UserId) -> bool| -> Vec<DeviceId> {
+        let chosen = able.iter().filter(|(_, user)| wanted(*user));
+        chosen.map(|(device, _)| *device).collect()
+    };
+    let entitled = of(&|user| admins.contains(&user));
+    match able.first() {
+        Some((_, lowest)) if entitled.is_empty() && culprit.is_some() => {
+            of(&|user| user == *lowest)
+        }
+        _ => entitled,
+    }
 }
 
 /// The policy that a commit must leave the group with, if `wanted` is what its committer asks for (REQ-125).
@@ -292,6 +362,9 @@ fn check_policy(roster: &Roster, commit: &CommitView<'_>) -> Result<(), Violatio
     let new = match commit.new_policy {
         None => present,
         Some(None) => return Err(Violation::PolicyMissing),
+        Some(Some(new)) if new.predecessor != present.predecessor => {
+            return Err(Violation::PredecessorChanged);
+        }
         Some(Some(new)) => new,
     };
     if *new == settled(present) {

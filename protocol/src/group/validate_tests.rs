@@ -149,6 +149,7 @@ fn commit<'a>(
         adds: &[],
         removes: &[],
         leaves: &[],
+        resyncs: &[],
         policy,
         new_policy: None,
         other_proposals: false,

@@ -22,6 +22,8 @@ pub const MAX_ROSTER_PAGE: usize = 256;
 pub const MAX_PAGE_BYTES: usize = 1024 * 1024;
 /// Records that a subscriber may ask to be pushed before it grants more.
 pub const MAX_CREDIT: u32 = 1_024;
+/// Devices that may ask one group at a time to be let in anew.
+pub const MAX_RESYNCS: usize = 64;
 /// Welcomes in one answer.
 pub const MAX_INBOX_PAGE: usize = 16;
 /// Slots in one request or answer.

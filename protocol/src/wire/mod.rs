@@ -8,6 +8,7 @@ mod close;
 mod frame;
 pub mod limits;
 pub mod log;
+pub mod restart;
 
 pub use crate::roster::{Checkpoint, Head as RosterHead};
 pub use close::CloseCode;
@@ -162,6 +163,15 @@ pub enum Request {
         proof: AccessProof,
     },
 
+    /// Asks the members of a group to let this device in anew (REQ-156); replaces its earlier question.
+    #[tls_codec(discriminant = 0x0304)]
+    AskResync {
+        /// The group.
+        group: GroupId,
+        /// A KeyPackage whose leaf says that it is for this.
+        key_package: VLByteVec,
+    },
+
     /// Welcomes for this device after `after`.
     #[tls_codec(discriminant = 0x0401)]
     FetchInbox {
@@ -312,8 +322,10 @@ pub enum Response {
         head_seq: LogSeq,
         /// The newest epoch.
         head_epoch: Epoch,
-        /// The newest record that this epoch's key opens.
+        /// The newest record that this epoch's key opens, a Restart aside.
         last_readable: LogSeq,
+        /// The newest epoch that somebody other than its committer has proven; a hint (REQ-154).
+        confirmed_epoch: Epoch,
     },
     /// To `FetchInbox`.
     #[tls_codec(discriminant = 0x0401)]
@@ -410,6 +422,16 @@ pub enum Push {
         group: GroupId,
         /// In order, without a gap.
         records: Vec<LogRecord>,
+    },
+    /// A device asks the members to let it in anew.
+    #[tls_codec(discriminant = 0x0304)]
+    ResyncAsked {
+        /// The group.
+        group: GroupId,
+        /// Who asks.
+        device: DeviceId,
+        /// The KeyPackage that it gave.
+        key_package: VLByteVec,
     },
     /// A Welcome is waiting.
     #[tls_codec(discriminant = 0x0401)]
@@ -524,6 +546,13 @@ pub enum Refusal {
     #[error("GROUP_CLOSED: an administrator has closed the group")]
     #[tls_codec(discriminant = 0x0307)]
     GroupClosed,
+    /// The log has ended with a Restart.
+    #[error("GROUP_RESTARTED: the conversation goes on in another group")]
+    #[tls_codec(discriminant = 0x0308)]
+    GroupRestarted {
+        /// Where the Restart is in the log.
+        seq: LogSeq,
+    },
     /// The order is unknown.
     #[error("UNKNOWN_ORDER: there is no order at that roster entry")]
     #[tls_codec(discriminant = 0x0501)]

@@ -19,6 +19,8 @@ mod orders;
 mod organisations;
 mod outbox;
 mod rate;
+mod restarts;
+mod resyncs;
 mod rosters;
 mod slots;
 mod status;
@@ -88,6 +90,13 @@ pub enum Output {
         /// What.
         frame: RelayToClient,
     },
+    /// Sends one frame to many: a new record to everybody who waits for it. It is made once, and encoded once.
+    Broadcast {
+        /// To whom, each on which stream.
+        to: Vec<(ConnId, StreamId)>,
+        /// What.
+        frame: RelayToClient,
+    },
     /// Sends what is queued, then closes the connection; the core has forgotten it already.
     Close {
         /// Which.
@@ -95,6 +104,23 @@ pub enum Output {
         /// Why.
         reason: CloseReason,
     },
+}
+
+impl Output {
+    /// The same outputs with a [`Output::Send`] for each receiver, for a driver that has no use for one encoding.
+    pub fn singly(outputs: Vec<Self>) -> impl Iterator<Item = Self> {
+        outputs.into_iter().flat_map(|output| match output {
+            Self::Broadcast { to, frame } => to
+                .into_iter()
+                .map(|(conn, stream)| Self::Send {
+                    conn,
+                    stream,
+                    frame: frame.clone(),
+                })
+                .collect(),
+            one => vec![one],
+        })
+    }
 }
 
 /// Why the relay closes a connection.

@@ -21,6 +21,8 @@ struct OpenPush {
 pub(super) struct Outbox {
     outputs: Vec<Output>,
     open: BTreeMap<ConnId, OpenPush>,
+    /// A group's newest broadcast, until anything else is pushed to anybody.
+    broadcasts: BTreeMap<GroupId, OpenPush>,
 }
 
 impl Outbox {
@@ -47,6 +49,7 @@ impl Outbox {
 
     pub(super) fn push(&mut self, conn: ConnId, stream: StreamId, push: Push) {
         self.open.remove(&conn);
+        self.broadcasts.clear();
         self.outputs.push(Output::Send {
             conn,
             stream,
@@ -81,31 +84,71 @@ impl Outbox {
         more: usize,
     ) -> Option<&mut Vec<LogRecord>> {
         let open = self.open.get_mut(&conn)?;
-        let Some(Output::Send {
-            frame:
-                RelayToClient::Push(Push::Records {
-                    group: last,
-                    records,
-                }),
-            ..
-        }) = self.outputs.get_mut(open.at)
-        else {
+        let Some(Output::Send { frame, .. }) = self.outputs.get_mut(open.at) else {
             return None;
         };
-        let follows = records.last().is_some_and(|r| r.seq.next() == record.seq);
-        if *last != group || !follows || open.bytes + more > limits::MAX_PAGE_BYTES {
-            return None;
+        extend(open, frame, group, record, more)
+    }
+
+    /// Pushes a record to many, in the group's newest broadcast if that went to the same and ends with the record before.
+    pub(super) fn broadcast_record(
+        &mut self,
+        to: Vec<(ConnId, StreamId)>,
+        group: GroupId,
+        record: &LogRecord,
+    ) {
+        if to.is_empty() {
+            return;
         }
-        open.bytes += more;
-        Some(records)
+        let bytes = record.payload.as_slice().len();
+        if let Some(open) = self.broadcasts.get_mut(&group)
+            && let Some(Output::Broadcast { to: last, frame }) = self.outputs.get_mut(open.at)
+            && *last == to
+            && let Some(records) = extend(open, frame, group, record, bytes)
+        {
+            records.push(record.clone());
+            return;
+        }
+        for (conn, _) in &to {
+            self.open.remove(conn);
+        }
+        let at = self.outputs.len();
+        self.broadcasts.insert(group, OpenPush { at, bytes });
+        let records = vec![record.clone()];
+        let frame = RelayToClient::Push(Push::Records { group, records });
+        self.outputs.push(Output::Broadcast { to, frame });
     }
 
     pub(super) fn close(&mut self, conn: ConnId, reason: CloseReason) {
         self.open.remove(&conn);
+        self.broadcasts.clear();
         self.outputs.push(Output::Close { conn, reason });
     }
 
     pub(super) fn into_outputs(self) -> Vec<Output> {
         self.outputs
     }
+}
+
+/// The records of an open push that this one follows, if it fits; it is counted then.
+fn extend<'a>(
+    open: &mut OpenPush,
+    frame: &'a mut RelayToClient,
+    group: GroupId,
+    record: &LogRecord,
+    more: usize,
+) -> Option<&'a mut Vec<LogRecord>> {
+    let RelayToClient::Push(Push::Records {
+        group: last,
+        records,
+    }) = frame
+    else {
+        return None;
+    };
+    let follows = records.last().is_some_and(|r| r.seq.next() == record.seq);
+    if *last != group || !follows || open.bytes + more > limits::MAX_PAGE_BYTES {
+        return None;
+    }
+    open.bytes += more;
+    Some(records)
 }

@@ -83,19 +83,17 @@ impl<'a> Turn<'a> {
         self.outbox.into_outputs()
     }
 
-    /// The batch in the order in which it is decided: as it came, but for an administrator's order that is the first
-    /// thing on its connection, which no flood of others' entries may outrun (REQ-107).
+    /// The batch in the order in which it is decided: as it came, but that an administrator's order, if it is the first
+    /// thing on its connection, goes before the first roster entry: no flood of those outruns it (REQ-107).
     pub(super) fn sequence<'i>(&self, inputs: &'i [Input]) -> Vec<&'i Input> {
-        let mut seen = BTreeSet::new();
-        let first = |input: &&Input| {
-            let (Input::Connected { conn, .. }
-            | Input::Disconnected { conn }
-            | Input::Frame { conn, .. }) = input;
-            seen.insert(*conn) && self.is_urgent(input)
+        let Some(at) = inputs.iter().position(is_append) else {
+            return inputs.iter().collect();
         };
-        let (mut urgent, rest): (Vec<_>, Vec<_>) = inputs.iter().partition(first);
-        urgent.extend(rest);
-        urgent
+        let (before, after) = inputs.split_at(at);
+        let mut seen: BTreeSet<ConnId> = before.iter().map(connection).collect();
+        let first = |input: &&Input| seen.insert(connection(input)) && self.is_urgent(input);
+        let (urgent, rest): (Vec<_>, Vec<_>) = after.iter().partition(first);
+        before.iter().chain(urgent).chain(rest).collect()
     }
 
     /// Decides one input. A frame of a connection that is unknown, or was closed, is dropped.
@@ -170,6 +168,9 @@ impl<'a> Turn<'a> {
                 credit,
                 proof,
             } => self.subscribe(caller, *group, *epoch, *after, *credit, proof),
+            Request::AskResync { group, key_package } => {
+                self.ask_resync(caller, *group, key_package)
+            }
             Request::FetchInbox { after } => self.fetch_inbox(caller, *after),
             Request::OrderStatus { order } => self.order_status(caller, *order),
             // Answered before a device is asked for.
@@ -211,9 +212,15 @@ impl<'a> Turn<'a> {
 
     /// Pushes to a connection, on the stream of its `Hello`.
     pub(super) fn push(&mut self, conn: ConnId, push: Push) {
-        if let Some((_, stream)) = self.connections.at(conn).and_then(|c| c.hello) {
+        if let Some(stream) = self.stream_of(conn) {
             self.outbox.push(conn, stream, push);
         }
+    }
+
+    /// The stream for a connection's pushes.
+    pub(super) fn stream_of(&self, conn: ConnId) -> Option<StreamId> {
+        let (_, stream) = self.connections.at(conn)?.hello?;
+        Some(stream)
     }
 
     /// Pushes to all connections of a device.
@@ -227,4 +234,17 @@ impl<'a> Turn<'a> {
             self.push(conn, push.clone());
         }
     }
+}
+
+fn connection(input: &Input) -> ConnId {
+    let (Input::Connected { conn, .. } | Input::Disconnected { conn } | Input::Frame { conn, .. }) =
+        input;
+    *conn
+}
+
+fn is_append(input: &Input) -> bool {
+    let Input::Frame { frame, .. } = input else {
+        return false;
+    };
+    matches!(frame.request, Request::AppendRoster { .. })
 }

@@ -18,7 +18,7 @@ use tls_codec::Size as _;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tracing::{error, warn};
 
-use super::outbox::{Outbox, PushError};
+use super::outbox::{Frame, Outbox, PushError};
 use crate::core::{CloseReason, ConnId, Core, CoreError, Input, Output, Status, StreamId};
 
 /// Events that may wait for the committer.
@@ -181,6 +181,14 @@ impl Committer {
                         lost.push(Input::Disconnected { conn });
                     }
                 }
+                Output::Broadcast { to, frame } => {
+                    let shared = Frame::shared(&frame);
+                    for (conn, stream) in to {
+                        if self.push(conn, stream, shared.clone()).is_err() {
+                            lost.push(Input::Disconnected { conn });
+                        }
+                    }
+                }
                 Output::Close { conn, reason } => {
                     if let Some(outbox) = self.registry.remove(&conn) {
                         outbox.close_after_flush(close_code(reason));
@@ -197,15 +205,24 @@ impl Committer {
         stream: StreamId,
         frame: RelayToClient,
     ) -> Result<(), PushError> {
+        let joined = is_appended(&frame);
+        let result = self.push(conn, stream, Frame::Single(frame));
+        // The entry may be the one that admits this connection's own key (REQ-054).
+        if joined
+            && let Some(outbox) = self.registry.get(&conn)
+            && !outbox.is_admitted()
+            && self.core.is_admitted(conn)
+        {
+            outbox.admit();
+        }
+        result
+    }
+
+    fn push(&mut self, conn: ConnId, stream: StreamId, frame: Frame) -> Result<(), PushError> {
         let Some(outbox) = self.registry.get(&conn) else {
             return Ok(());
         };
-        // The entry may be the one that admits this connection's own key (REQ-054).
-        let joined = is_appended(&frame) && !outbox.is_admitted();
         let result = outbox.push(stream, frame);
-        if joined && self.core.is_admitted(conn) {
-            outbox.admit();
-        }
         if let Err(error) = result {
             outbox.close(match error {
                 PushError::Full => CloseCode::TOO_SLOW,

@@ -8,7 +8,8 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use mortise_protocol::wire::{CloseCode, Flag, RelayToClient, Response};
+use bytes::Bytes;
+use mortise_protocol::wire::{CloseCode, Flag, RelayToClient, Response, encode_frame};
 use tls_codec::Size as _;
 use tokio::sync::{mpsc, watch};
 
@@ -66,11 +67,47 @@ struct Queues {
     bytes: usize,
 }
 
+/// A frame on its way out.
+#[derive(Clone, Debug)]
+pub(crate) enum Frame {
+    /// For one connection; whoever writes it encodes it.
+    Single(RelayToClient),
+    /// A push to many, encoded once, length and all; every queue holds the same bytes.
+    Shared(Bytes),
+}
+
+impl Frame {
+    /// Encodes a push to many.
+    pub(crate) fn shared(push: &RelayToClient) -> Self {
+        Self::Shared(encode_frame(push).into())
+    }
+
+    /// Whether it answers a question.
+    pub(crate) fn is_answer(&self) -> bool {
+        matches!(self, Self::Single(RelayToClient::Response { .. }))
+    }
+
+    /// The bytes that go on the stream.
+    pub(crate) fn to_bytes(&self) -> Bytes {
+        match self {
+            Self::Single(frame) => encode_frame(frame).into(),
+            Self::Shared(bytes) => bytes.clone(),
+        }
+    }
+
+    fn len(&self) -> usize {
+        match self {
+            Self::Single(frame) => frame.tls_serialized_len(),
+            Self::Shared(bytes) => bytes.len(),
+        }
+    }
+}
+
 /// A frame that waits; it counts until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Queued {
     /// What to write.
-    pub(crate) frame: RelayToClient,
+    pub(crate) frame: Frame,
     bytes: usize,
     outbox: Arc<Outbox>,
 }
@@ -117,12 +154,8 @@ impl Outbox {
     }
 
     /// Queues a frame for a stream. An answer to a stream that has ended is dropped: nobody waits for it.
-    pub(crate) fn push(
-        self: &Arc<Self>,
-        stream: StreamId,
-        frame: RelayToClient,
-    ) -> Result<(), PushError> {
-        if let RelayToClient::Response { response, .. } = &frame
+    pub(crate) fn push(self: &Arc<Self>, stream: StreamId, frame: Frame) -> Result<(), PushError> {
+        if let Frame::Single(RelayToClient::Response { response, .. }) = &frame
             && matches!(
                 response,
                 Response::Hello {
@@ -133,12 +166,13 @@ impl Outbox {
         {
             self.admit();
         }
-        let bytes = frame.tls_serialized_len();
+        let bytes = frame.len();
         let mut queues = self.lock();
         let Some(sender) = queues.streams.get(&stream).cloned() else {
-            return match frame {
-                RelayToClient::Response { .. } => Ok(()),
-                RelayToClient::Push(_) => Err(PushError::NoStream),
+            return if frame.is_answer() {
+                Ok(())
+            } else {
+                Err(PushError::NoStream)
             };
         };
         let full = queues.frames >= self.limits.max_frames
@@ -214,11 +248,11 @@ mod tests {
 
     const STREAM: StreamId = StreamId(0);
 
-    fn answer() -> RelayToClient {
-        RelayToClient::Response {
+    fn answer() -> Frame {
+        Frame::Single(RelayToClient::Response {
             id: RequestId(1),
             response: Response::Done,
-        }
+        })
     }
 
     fn outbox(max_frames: usize, max_bytes: usize) -> Arc<Outbox> {
@@ -256,9 +290,24 @@ mod tests {
         outbox.shut(STREAM);
         assert_eq!(outbox.push(STREAM, answer()), Ok(()));
         let push = RelayToClient::Push(Push::InboxWaiting);
-        assert_eq!(outbox.push(STREAM, push), Err(PushError::NoStream));
+        let shared = Frame::shared(&push);
+        for push in [Frame::Single(push), shared] {
+            assert_eq!(outbox.push(STREAM, push), Err(PushError::NoStream));
+        }
         let queues = outbox.lock();
         assert_eq!((queues.frames, queues.bytes), (0, 0));
+    }
+
+    #[test]
+    fn a_push_to_many_is_encoded_once() {
+        let push = RelayToClient::Push(Push::InboxWaiting);
+        let (single, shared) = (Frame::Single(push.clone()), Frame::shared(&push));
+        assert_eq!(single.to_bytes(), shared.to_bytes());
+        assert_eq!(
+            shared.to_bytes().as_ptr(),
+            shared.clone().to_bytes().as_ptr()
+        );
+        assert!(!shared.is_answer() && answer().is_answer());
     }
 
     #[tokio::test]

@@ -10,13 +10,13 @@ use bytes::Bytes;
 use mortise_protocol::identity::decode;
 use mortise_protocol::wire::{
     ClientToRelay, CloseCode, FRAME_HEADER_BYTES, FrameError, Refusal, RelayToClient, RequestId,
-    Response, decode_frame_length, encode_frame, limits,
+    Response, decode_frame_length, limits,
 };
 use quinn::{RecvStream, SendStream, VarInt};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::committer::{Event, Intake};
-use super::outbox::Outbox;
+use super::outbox::{Frame, Outbox};
 use crate::core::{ConnId, StreamId};
 
 /// What is allocated before any of a body has come, bytes.
@@ -67,11 +67,11 @@ pub(super) async fn serve(shared: Shared, mut send: SendStream, mut recv: RecvSt
                         flush = true;
                         break;
                     };
-                    let frame = encode_frame(&queued.frame);
-                    if matches!(queued.frame, RelayToClient::Response { .. }) {
+                    if queued.frame.is_answer() {
                         answered += 1;
                     }
-                    if send.write_all(&frame).await.is_err() {
+                    // As one chunk: QUIC keeps a reference until it is acknowledged, and no copy.
+                    if send.write_chunk(queued.frame.to_bytes()).await.is_err() {
                         break;
                     }
                     // Counted until here: written means that QUIC's own bounded buffer has it.
@@ -112,7 +112,7 @@ async fn read_all(shared: &Shared, stream: StreamId, recv: &mut RecvStream) -> E
                     id,
                     response: Response::Refused(refusal),
                 };
-                if shared.outbox.push(stream, answer).is_err() {
+                if shared.outbox.push(stream, Frame::Single(answer)).is_err() {
                     shared.outbox.close(CloseCode::TOO_SLOW);
                 }
                 return Ended::Refused(asked + 1);

@@ -249,6 +249,12 @@ impl Process {
         self.finish(within).map(|(_, code)| code)
     }
 
+    /// Its process id.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     fn pid(&self) -> Pid {
         Pid::from_child(&self.child)
     }

@@ -19,6 +19,7 @@ pub struct RelayProcess {
     binary: PathBuf,
     data: PathBuf,
     logs: PathBuf,
+    log_filter: &'static str,
     /// `host:port` on the loopback.
     pub address: String,
     /// The link that founds the organisation.
@@ -31,6 +32,18 @@ impl RelayProcess {
     /// # Errors
     /// When the relay does not start.
     pub fn start(binary: &Path, base: &Path) -> anyhow::Result<Self> {
+        Self::start_logging(binary, base, LOG_FILTER)
+    }
+
+    /// As [`RelayProcess::start`], with this filter for what it logs.
+    ///
+    /// # Errors
+    /// As [`RelayProcess::start`].
+    pub fn start_logging(
+        binary: &Path,
+        base: &Path,
+        log_filter: &'static str,
+    ) -> anyhow::Result<Self> {
         let data = base.join("relay");
         let logs = base.join("relay-log");
         std::fs::create_dir_all(&logs).context("make the log directory")?;
@@ -53,6 +66,7 @@ impl RelayProcess {
                 binary: binary.to_owned(),
                 data: data.clone(),
                 logs: logs.clone(),
+                log_filter,
                 address,
                 claim_link,
             };
@@ -69,6 +83,12 @@ impl RelayProcess {
     #[must_use]
     pub fn logs(&self) -> &Path {
         &self.logs
+    }
+
+    /// Its process id.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.process.id()
     }
 
     /// Copies its data directory as it is at this instant, write-ahead log included.
@@ -113,6 +133,7 @@ impl RelayProcess {
             binary: self.binary.clone(),
             data: self.data.clone(),
             logs: self.logs.clone(),
+            log_filter: self.log_filter,
             address: self.address.clone(),
             claim_link: self.claim_link.clone(),
         }
@@ -130,6 +151,7 @@ pub struct RelayAtRest {
     binary: PathBuf,
     data: PathBuf,
     logs: PathBuf,
+    log_filter: &'static str,
     address: String,
     claim_link: String,
 }
@@ -147,6 +169,7 @@ impl RelayAtRest {
             binary: self.binary,
             data: self.data,
             logs: self.logs,
+            log_filter: self.log_filter,
             address: self.address,
             claim_link: self.claim_link,
         })
@@ -173,7 +196,7 @@ impl RelayAtRest {
     fn run(&self) -> anyhow::Result<Process> {
         let mut run = Command::new(&self.binary);
         run.arg("run").arg("--data").arg(&self.data).arg("--json");
-        run.env("RUST_LOG", LOG_FILTER);
+        run.env("RUST_LOG", self.log_filter);
         Process::start("mortise-relay", run, &self.logs.join("relay"))
     }
 }

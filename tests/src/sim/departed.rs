@@ -205,6 +205,7 @@ impl Model {
                     head_seq: last_readable,
                     head_epoch: self.head_epoch(group),
                     last_readable,
+                    confirmed_epoch: self.head_epoch(group),
                 }
             }
             Request::FetchInbox { after } => Response::Inbox {

@@ -74,6 +74,8 @@ fn the_steps_come_in_their_order() {
     facts.head = Some(LogHead {
         seq: head_seq,
         epoch: head_epoch,
+        confirmed: Epoch(0),
+        end: None,
     });
     assert_eq!(decide(&garbage, &facts), Err(Refusal::AccessDenied));
     facts.epoch = Some(opening);
@@ -91,6 +93,8 @@ fn the_steps_come_in_their_order() {
     facts.head = Some(LogHead {
         seq: head_seq,
         epoch: Epoch(0),
+        confirmed: Epoch(0),
+        end: None,
     });
     assert_eq!(decide(&garbage, &facts), Err(Refusal::Malformed));
     let behind = |at_least| Refusal::RosterBehind {

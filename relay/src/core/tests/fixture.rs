@@ -151,7 +151,7 @@ impl<S: Store> World<S> {
 
     pub(super) fn step(&mut self, inputs: Vec<Input>) {
         let outputs = self.core.step(&mut self.store, self.now_ms, inputs);
-        self.outputs.extend(outputs);
+        self.outputs.extend(Output::singly(outputs));
     }
 
     pub(super) fn connect_key(&mut self, transport_key: PublicKey) -> ConnId {

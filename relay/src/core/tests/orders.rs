@@ -167,6 +167,7 @@ fn a_leaver_is_answered_and_then_closed() {
         .iter()
         .map(|output| match output {
             Output::Send { conn, .. } => (*conn, "send"),
+            Output::Broadcast { .. } => panic!("what differs by receiver is sent singly"),
             Output::Close { conn, .. } => (*conn, "close"),
         })
         .collect();

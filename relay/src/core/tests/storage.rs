@@ -228,7 +228,7 @@ fn a_restart_changes_no_answer() {
     let (mut one, mut two) = (r.world.store.clone(), r.world.store.clone());
     let before = |outputs: Vec<Output>, conn: ConnId| -> Vec<Output> {
         let to = |o: &Output| matches!(o, Output::Send { conn: c, .. } if *c == conn);
-        outputs.into_iter().filter(to).collect()
+        Output::singly(outputs).filter(to).collect()
     };
     let now = r.world.now_ms;
     let kept = before(r.world.core.step(&mut one, now, inputs.clone()), r.conn);

@@ -54,10 +54,10 @@ async fn ask(running: &Running, id: u64) {
 async fn refusal(queue: &mut mpsc::UnboundedReceiver<crate::net::outbox::Queued>) -> Refusal {
     let queued = queue.recv().await.expect("an answer");
     match &queued.frame {
-        RelayToClient::Response {
+        Frame::Single(RelayToClient::Response {
             response: Response::Refused(refusal),
             ..
-        } => refusal.clone(),
+        }) => refusal.clone(),
         other => panic!("not a refusal: {other:?}"),
     }
 }

@@ -1,0 +1,31 @@
+"""One relay for each test that asks for one."""
+
+import asyncio
+
+import pytest
+
+from reader.connection import finish_all
+from reader.relay_process import RelayProcess
+
+
+@pytest.fixture
+def relay(tmp_path):
+    with RelayProcess(tmp_path) as process:
+        yield process
+
+
+@pytest.fixture
+def run():
+    """Runs one conversation, bounded in time."""
+
+    def bounded(conversation):
+        async def limited():
+            try:
+                async with asyncio.timeout(60):
+                    await conversation
+            finally:
+                await finish_all()
+
+        asyncio.run(limited())
+
+    return bounded

@@ -1,0 +1,276 @@
+//! The organisation, made quickly: its keys by the bench, its roster entry by entry through the relay's front door.
+//!
+//! Every entry is signed as the rules want it and validated by the relay and by every device. What is short is how
+//! the invitation keys come about: drawn at random, and not by Argon2id from a link.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use mortise_client::machine::{now_ms, system_rng};
+use mortise_client::transport::{self, Connection};
+use mortise_protocol::identity::{
+    ClaimLink, DirectoryKey, InvitationId, OrgId, SealSecret, SigningKey, UserId,
+};
+use mortise_protocol::roster::{
+    AddDevice, EntrySigner, Genesis, Head, MAX_OPS, Op, Role, SignedEntry, sign_entry,
+};
+use mortise_protocol::wire::{ClientToRelay, RelayToClient, Request, RequestId, Response};
+use rand::RngCore as _;
+use rand::rngs::StdRng;
+
+use super::Options;
+use crate::bench::Progress;
+use crate::bench::worker::{DeviceSeed, FIXTURE, Fixture};
+use crate::demo::relay::RelayProcess;
+
+const CONNECT: Duration = Duration::from_secs(20);
+
+/// An organisation on the relay.
+#[derive(Debug)]
+pub(super) struct Organisation {
+    /// For the workers.
+    pub(super) fixture: Fixture,
+}
+
+/// Somebody's keys.
+struct Keys {
+    mls: SigningKey,
+    transport: SigningKey,
+    seal: SealSecret,
+    seeds: [[u8; 32]; 3],
+}
+
+impl Keys {
+    fn draw(rng: &mut StdRng) -> Self {
+        let mut seeds = [[0; 32]; 3];
+        for seed in &mut seeds {
+            rng.fill_bytes(seed);
+        }
+        Self {
+            mls: SigningKey::from_seed(&seeds[0]),
+            transport: SigningKey::from_seed(&seeds[1]),
+            seal: SealSecret::new(SigningKey::from_seed(&seeds[2])),
+            seeds,
+        }
+    }
+
+    fn add_device(&self, org: OrgId, user: UserId) -> Op {
+        let add = AddDevice::sign(org, user, &self.mls, &self.transport, &self.seal);
+        Op::AddDevice(add)
+    }
+}
+
+impl Organisation {
+    /// Founds it, and admits everybody but the last device of each process.
+    ///
+    /// # Errors
+    /// When the relay refuses an entry, or is gone.
+    pub(super) fn make(
+        options: &Options,
+        relay: &RelayProcess,
+        progress: &Progress,
+    ) -> anyhow::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .context("start a runtime")?;
+        let claim = ClaimLink::parse(&relay.claim_link)?;
+        runtime.block_on(make(options, &claim, progress))
+    }
+
+    /// Writes what the workers need.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub(super) fn write(&self, dir: &Path) -> anyhow::Result<()> {
+        let text = serde_json::to_vec(&self.fixture)?;
+        std::fs::write(dir.join(FIXTURE), text).context("write the fixture")
+    }
+
+    /// The user of each device, by number.
+    pub(super) fn user(&self, number: usize) -> anyhow::Result<UserId> {
+        let seed = self.fixture.devices.get(number);
+        Ok(seed.context("no such device")?.user)
+    }
+}
+
+async fn make(
+    options: &Options,
+    claim: &ClaimLink,
+    progress: &Progress,
+) -> anyhow::Result<Organisation> {
+    let mut rng = system_rng();
+    let root = SigningKey::generate(&mut rng);
+    let org = root.public().org_id();
+    let directory = DirectoryKey::random(&mut rng);
+    let owner = Keys::draw(&mut rng);
+    let user = UserId::random(&mut rng);
+    let ops = vec![
+        Op::Genesis(Genesis {
+            root_key: root.public(),
+            statement_key: claim.statement_key,
+            suite: options.suite,
+            directory_commitment: directory.commitment(),
+        }),
+        Op::AddUser {
+            user,
+            role: Role::Owner,
+            profile: directory.seal_profile(&mut rng, org, user, "user 0"),
+        },
+        owner.add_device(org, user),
+    ];
+    let genesis = sign_entry(org, Head::EMPTY, now_ms(), EntrySigner::Root, &root, ops);
+    let key = std::sync::Arc::new(SigningKey::from_seed(&owner.seeds[1]));
+    let connection = transport::connect(&claim.relay, claim.relay_key, key, CONNECT).await?;
+    let mut clerk = Clerk {
+        connection,
+        org,
+        head: genesis.head(),
+        asked: 0,
+        rng,
+    };
+    clerk
+        .ask(Request::Found {
+            claim_token: claim.token.dangerous_bytes().to_vec().into(),
+            entry: genesis.into_bytes().into(),
+        })
+        .await?;
+    let hello = Request::Hello {
+        org,
+        roster_seq: clerk.head.seq,
+    };
+    clerk.ask(hello).await?;
+    let mut devices = vec![DeviceSeed {
+        user,
+        keys: Some(owner.seeds),
+    }];
+    let admitted = options.members - options.processes;
+    progress.say(&format!("admitting {admitted} devices"));
+    let pending = clerk.invite(&owner.mls, &directory, admitted - 1).await?;
+    for (user, invitation, key) in pending {
+        devices.push(clerk.admit(user, invitation, &key).await?);
+    }
+    clerk.connection.close().await;
+    Ok(Organisation {
+        fixture: Fixture {
+            org,
+            relay: claim.relay.clone(),
+            relay_key: claim.relay_key,
+            directory: *directory.dangerous_bytes(),
+            devices: place(devices, options),
+        },
+    })
+}
+
+/// Gives each process its devices: those that were admitted, and as its last one a newcomer, whose user is not known yet.
+fn place(admitted: Vec<DeviceSeed>, options: &Options) -> Vec<DeviceSeed> {
+    let mut admitted = admitted.into_iter();
+    let mut placed = Vec::new();
+    for process in 0..options.processes {
+        placed.extend(
+            admitted
+                .by_ref()
+                .take(super::crowd::size_of(options, process) - 1),
+        );
+        placed.push(DeviceSeed {
+            user: UserId([0; 16]),
+            keys: None,
+        });
+    }
+    placed
+}
+
+type Invited = (UserId, InvitationId, SigningKey);
+
+/// Writes the roster, as the owner's device.
+struct Clerk {
+    connection: Connection,
+    org: OrgId,
+    head: Head,
+    asked: u64,
+    rng: StdRng,
+}
+
+impl Clerk {
+    async fn ask(&mut self, request: Request) -> anyhow::Result<()> {
+        self.asked += 1;
+        let id = RequestId(self.asked);
+        self.connection.send(&ClientToRelay { id, request })?;
+        loop {
+            match self.connection.recv().await {
+                Some(RelayToClient::Response { id: of, response }) if of == id => {
+                    return match response {
+                        Response::Refused(refusal) => bail!("the relay refused: {refusal}"),
+                        _ => Ok(()),
+                    };
+                }
+                // The owner is told of its own entries, too.
+                Some(_) => {}
+                None => bail!("the relay is gone: {}", self.connection.end()),
+            }
+        }
+    }
+
+    async fn append(
+        &mut self,
+        signer: EntrySigner,
+        key: &SigningKey,
+        ops: Vec<Op>,
+    ) -> anyhow::Result<()> {
+        let entry: SignedEntry = sign_entry(self.org, self.head, now_ms(), signer, key, ops);
+        self.head = entry.head();
+        let entry = entry.into_bytes().into();
+        self.ask(Request::AppendRoster { entry }).await
+    }
+
+    /// Adds users with an invitation each, as many as an entry holds.
+    async fn invite(
+        &mut self,
+        owner: &SigningKey,
+        directory: &DirectoryKey,
+        count: usize,
+    ) -> anyhow::Result<Vec<Invited>> {
+        let signer = EntrySigner::Device(owner.public().device_id());
+        let mut invited = Vec::with_capacity(count);
+        while invited.len() < count {
+            let mut ops = Vec::with_capacity(MAX_OPS);
+            while ops.len() < MAX_OPS && invited.len() < count {
+                let user = UserId::random(&mut self.rng);
+                let invitation = InvitationId::random(&mut self.rng);
+                let key = SigningKey::generate(&mut self.rng);
+                let name = format!("user {}", invited.len() + 1);
+                ops.push(Op::AddUser {
+                    user,
+                    role: Role::Member,
+                    profile: directory.seal_profile(&mut self.rng, self.org, user, &name),
+                });
+                ops.push(Op::Invite {
+                    invitation,
+                    user,
+                    key: key.public(),
+                    expires_at_ms: now_ms() + 3_600_000,
+                });
+                invited.push((user, invitation, key));
+            }
+            self.append(signer, owner, ops).await?;
+        }
+        Ok(invited)
+    }
+
+    async fn admit(
+        &mut self,
+        user: UserId,
+        invitation: InvitationId,
+        key: &SigningKey,
+    ) -> anyhow::Result<DeviceSeed> {
+        let keys = Keys::draw(&mut self.rng);
+        let ops = vec![keys.add_device(self.org, user)];
+        self.append(EntrySigner::Invitation(invitation), key, ops)
+            .await?;
+        Ok(DeviceSeed {
+            user,
+            keys: Some(keys.seeds),
+        })
+    }
+}

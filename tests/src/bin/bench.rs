@@ -1,0 +1,98 @@
+//! `./x bench`: what the product costs, measured on real parts.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand};
+use mortise_tests::bench::{self, large, worker};
+
+/// Measures what Mortise costs. Numbers go to standard output, progress to standard error.
+#[derive(Parser)]
+#[command(name = "bench", bin_name = "./x bench")]
+struct Args {
+    #[command(subcommand)]
+    bench: Bench,
+}
+
+#[derive(Subcommand)]
+enum Bench {
+    /// A large group in real processes: create it, talk in it, remove somebody
+    Large(Large),
+    /// A process of many devices; the bench starts it
+    #[command(hide = true)]
+    Worker {
+        /// Where the fixture is, and where the devices keep their files
+        #[arg(long)]
+        dir: PathBuf,
+        /// The first device
+        #[arg(long)]
+        first: usize,
+        /// How many devices
+        #[arg(long)]
+        count: usize,
+    },
+}
+
+#[derive(clap::Args)]
+struct Large {
+    /// Devices in the group
+    #[arg(long, value_name = "N", default_value_t = 1_000)]
+    members: usize,
+    /// Processes that share them; each has three devices at least
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    processes: usize,
+    /// The MLS ciphersuite: 0x004F (hybrid post-quantum) or 0x0001
+    #[arg(long, default_value = "0x004F", value_parser = suite)]
+    suite: u16,
+    /// Messages that each process sends
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    messages: usize,
+    /// Devices of each process that come online at a time
+    #[arg(long, value_name = "N", default_value_t = 2)]
+    at_once: usize,
+    /// Minutes that all of it may take
+    #[arg(long, value_name = "N", default_value_t = 45)]
+    minutes: u64,
+    /// Print one line of JSON
+    #[arg(long)]
+    json: bool,
+    /// Keep all files, and say where they are
+    #[arg(long)]
+    keep: bool,
+}
+
+fn suite(text: &str) -> Result<u16, String> {
+    match text.to_ascii_lowercase().as_str() {
+        "0x0001" => Ok(0x0001),
+        "0x004f" => Ok(0x004F),
+        _ => Err("must be 0x004F or 0x0001".into()),
+    }
+}
+
+fn main() -> anyhow::Result<ExitCode> {
+    match Args::parse().bench {
+        Bench::Worker { dir, first, count } => {
+            worker::serve(&dir, first, count)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Bench::Large(args) => {
+            anyhow::ensure!(
+                args.processes > 0 && args.members >= 3 * args.processes,
+                "each process needs three devices at least"
+            );
+            let options = large::Options {
+                members: args.members,
+                processes: args.processes,
+                suite: args.suite,
+                messages: args.messages,
+                at_once: args.at_once.max(1),
+                limit: Duration::from_secs(60 * args.minutes),
+                keep: args.keep,
+            };
+            bench::run("large", args.json, |progress, report| {
+                large::measure(&options, progress, report)
+            })
+        }
+    }
+}
