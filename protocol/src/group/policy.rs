@@ -304,7 +304,7 @@ mod tests {
             let mut changed = policy();
             changed.apply(change);
             assert_eq!(
-                changed.changes_since(&policy()).as_slice(),
+                changed.changes_since(&policy()),
                 std::slice::from_ref(change)
             );
         }
