@@ -1,5 +1,6 @@
 //! From a command line to an exit code: who holds the profile, and who does the work.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -161,7 +162,13 @@ async fn once(
         offline: global.offline,
         stdin: Stdin::Process,
     };
-    let result = verb.run(&cx).await;
+    let progress = events.as_ref().map(broadcast::Receiver::resubscribe);
+    // Biased: what the verb has to say goes before how far it has come.
+    let result = tokio::select! {
+        biased;
+        result = verb.run(&cx) => result,
+        never = tell_progress(&cx, progress) => match never {},
+    };
     if stays && matches!(result, Ok(()) | Err(CliError::Sealed { .. })) && !global.offline {
         // What the command set off goes on by itself; not to have finished it is no failure.
         let _ = session.wait_synced(SETTLE.min(global.timeout)).await;
@@ -192,7 +199,27 @@ fn judge(
     }
 }
 
-/// What earlier commands had left to do, and alarms: on stderr.
+/// How far a long catching up has come, on stderr, as it happens.
+async fn tell_progress(cx: &Context, events: Option<broadcast::Receiver<Event>>) -> Infallible {
+    let Some(mut events) = events else {
+        return std::future::pending().await;
+    };
+    loop {
+        let event = match events.recv().await {
+            Ok(event @ Event::CatchingUp { .. }) => event,
+            Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => continue,
+            Err(broadcast::error::RecvError::Closed) => return std::future::pending().await,
+        };
+        let Ok(names) = cx.names().await else {
+            continue;
+        };
+        if let Ok(Some(report)) = unasked(&event, &cx.session, &names).await {
+            cx.out.note(&report.text()).await;
+        }
+    }
+}
+
+/// What earlier commands had left to do, what others did, and alarms: on stderr.
 async fn tell_unasked(cx: &Context, mut events: broadcast::Receiver<Event>) {
     let Ok(names) = cx.names().await else { return };
     loop {
@@ -204,7 +231,11 @@ async fn tell_unasked(cx: &Context, mut events: broadcast::Receiver<Event>) {
         if let Ok(Some(report)) = unasked(&event, &cx.session, &names).await {
             let text = report.text();
             match event {
-                Event::Alarm(_) => cx.out.note(&text).await,
+                // It was told as it happened.
+                Event::CatchingUp { .. } => {}
+                Event::Alarm(_) | Event::GroupContinued { id: None, .. } => {
+                    cx.out.note(&text).await
+                }
                 _ => {
                     cx.out
                         .note(&format!("from an earlier command: {text}"))

@@ -122,13 +122,17 @@ struct Add {
     /// How long the link can be used: 30m, 12h, 7d, 2w
     #[arg(long, value_name = "TIME", default_value = "24h", value_parser = values::span)]
     expires: Duration,
+    /// Whether there is a PIN besides
+    #[arg(long, value_name = "WHEN", default_value = "auto")]
+    pin: invite::PinRule,
 }
 
 impl Add {
     async fn run(self, cx: &Context) -> Result<(), CliError> {
         cx.sync().await?;
         let expires_at_ms = invite::expiry(self.expires);
-        let kind = CommandKind::InviteDevice { expires_at_ms };
+        let pin = self.pin.into();
+        let kind = CommandKind::InviteDevice { expires_at_ms, pin };
         invite::make(cx, kind, expires_at_ms).await
     }
 }

@@ -24,11 +24,14 @@ fn a_link_with_a_pin_needs_it() -> anyhow::Result<()> {
     };
     let without = ann.must(&["invite", "Cy"], "invited")?;
     ensure!(without["pin"].is_null(), "{without}");
+    let with = ann.must(&["invite", "Emil", "--pin", "always"], "invited")?;
+    ensure!(with["pin"].is_string(), "{with}");
     bob.fails(&["policy", "set", "--pin", "required"], Exit::NotAllowed)?;
     ann.must(&["policy", "set", "--pin", "required"], "policy")?;
     let shown = bob.must(&["policy", "show"], "policy")?;
     ensure!(shown["pin"] == "required", "{shown}");
 
+    ann.fails(&["invite", "Dora", "--pin", "never"], Exit::NotAllowed)?;
     let invited = ann.must(&["invite", "Dora"], "invited")?;
     let (link, pin) = (text(&invited, "link")?, text(&invited, "pin")?);
     let dora = stage.newcomer("Dora")?;
