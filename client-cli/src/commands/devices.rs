@@ -164,13 +164,14 @@ impl Revoke {
         cx.sync().await?;
         let names = cx.names().await?;
         let device = names.find_device(&self.device)?;
-        let (earlier, enrolled) = cx
+        let (me, earlier, enrolled) = cx
             .session
             .query(move |engine| {
                 let earlier = engine.roster().device(device).and_then(|d| d.revoked);
-                (earlier, enrolled_by(engine, device))
+                (engine.device(), earlier, enrolled_by(engine, device))
             })
             .await?;
+        let myself = device == me || !self.only && enrolled.contains(&me);
         let enrolled: Vec<_> = enrolled.iter().map(ToString::to_string).collect();
         if self.only && !enrolled.is_empty() {
             let ids = enrolled.join(", ");
@@ -193,6 +194,9 @@ impl Revoke {
             already: earlier.is_some(),
         };
         cx.out.report(&report).await?;
+        if myself {
+            return order::without_this_device(cx).await;
+        }
         order::follow(cx, seq, self.wait).await
     }
 }

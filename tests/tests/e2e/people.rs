@@ -122,6 +122,10 @@ fn a_further_device_is_in_the_groups_and_goes_with_the_one_that_let_it_in() -> a
     second.fails(&["read", TEAM], Exit::NotAdmitted)?;
     third.fails(&["read", TEAM], Exit::NotAdmitted)?;
     bob.say(TEAM, "alone again")?;
+    // One's own device, as the last thing that it does.
+    let (fourth, fourth_id) = further(bob)?;
+    fourth.must(&["devices", "revoke", &fourth_id], "ordered")?;
+    fourth.fails(&["read", TEAM], Exit::NotAdmitted)?;
     ensure!(user(ann, "Bob")?["devices"] == 1);
     Ok(())
 }
