@@ -37,7 +37,7 @@ def test_a_record_reaches_a_second_connection_at_once(relay, run):
         ann, bob = await two(relay)
         group = await create(ann)
         here = await group.subscribe(bob)
-        assert here == {"type": "subscribed", "head_seq": 1, "head_epoch": 0, "last_readable": 1}
+        assert here == {"type": "subscribed", "head_seq": 1, "head_epoch": 0, "last_readable": 1, "confirmed_epoch": 1}
         (record,) = await group.read(bob, 1)
         assert record["payload"] == group.created and (record["seq"], record["fence"]) == (1, 0)
         payload = group.message(ann)
@@ -95,6 +95,20 @@ def test_refusals_of_a_submission(relay, run):
         await refused(submit(ann, message(ann, roster_seq=99)), "ROSTER_FORK")
         await refused(submit(ann, message(ann, roster_hash=os.urandom(32))), "ROSTER_FORK")
         assert (await submit(ann, message(ann)))["seq"] == 2, "nothing of this was appended"
+
+    run(conversation())
+
+
+def test_a_closed_group_takes_nothing(relay, run):
+    """REQ-102: what is there stays readable."""
+
+    async def conversation():
+        ann, _ = await two(relay)
+        group = await create(ann)
+        await ann.order({"type": "close_group", "group": group.id})
+        await refused(group.submit(ann, group.message(ann)), "GROUP_CLOSED")
+        await group.subscribe(ann)
+        assert len(await group.read(ann, 1)) == 1
 
     run(conversation())
 

@@ -77,17 +77,18 @@ def test_somebody_is_invited_and_joins(relay, run):
         assert bob.head()["seq"] == 3 and bob.roster.is_admitted(bob.id)
         owner.take((await owner.pushed_entry(bob.admission))["entry"])
         await bob.pushed_entry(bob.admission)
-        again = await bob.connection.ask("append_roster", entry=bob.admission)
+        again = await bob.connection.ask("append_roster", entry=bob.admission, slots=[])
         assert again["head"] == bob.head()
 
-        slot = names.seal_slot(owner.directory_key, owner.org, bob.id, owner.id, bob.device.seal.public)
+        assert (await owner.connection.ask("fetch_slotless"))["devices"] == [bob.id]
+        slot = owner.slot_for(bob.id)
         assert (await owner.connection.ask("put_slots", slots=[slot]))["type"] == "done"
         assert (await bob.connection.push())["type"] == "slots_waiting"
         waiting = (await bob.connection.ask("fetch_slots"))["slots"]
         assert waiting == [slot]
-        committed = bob.roster.directory_commitment
-        key = names.open_slot(waiting[0], bob.org, bob.device.seal.x25519(), committed)
+        key = bob.open_slots(waiting)
         assert key == owner.directory_key
+        assert (await owner.connection.ask("fetch_slotless"))["devices"] == []
         shown = {names.open_profile(key, bob.org, user, u.profile) for user, u in bob.roster.users.items()}
         assert shown == {"Ann", "Bob"}
 
@@ -110,11 +111,11 @@ def test_an_invitation_is_redeemed_once(relay, run):
         add = thief.device.add_device(thief.org, thief.user)
         stale = entry(key, signer, thief.org, owner.head(), [add])
         await refused(
-            thief.connection.ask("append_roster", entry=stale), "ROSTER_CONFLICT", head=bob.head()
+            thief.connection.ask("append_roster", entry=stale, slots=[]), "ROSTER_CONFLICT", head=bob.head()
         )
         late = entry(key, signer, thief.org, hello["head"], [add])
         await refused(
-            thief.connection.ask("append_roster", entry=late), "ROSTER_RULE", rule=CODES["InvitationUsed"]
+            thief.connection.ask("append_roster", entry=late, slots=[]), "ROSTER_RULE", rule=CODES["InvitationUsed"]
         )
 
     run(conversation())
@@ -144,7 +145,7 @@ def test_the_relay_refuses_what_the_reader_refuses(relay, run, rule):
         ann = await found(relay, "Ann")
         bob = await join(relay, await invite(ann, "member", "Bob"), "Bob")
         data = REFUSED_ENTRIES[rule](bob, ann)
-        await refused(bob.connection.ask("append_roster", entry=data), "ROSTER_RULE", rule=CODES[rule])
+        await refused(bob.connection.ask("append_roster", entry=data, slots=[]), "ROSTER_RULE", rule=CODES[rule])
         with pytest.raises(Refused, match=rule):
             bob.roster.apply(data)
 
@@ -158,7 +159,7 @@ def test_the_relay_refuses_an_entry_of_another_time(relay, run):
         ann = await found(relay, "Ann")
         op = {"type": "set_profile", "user": ann.user, "profile": ann.sealed(ann.user, "Anna")}
         late = ann.sign(op, issued_at_ms=now_ms() - DAY_MS)
-        await refused(ann.connection.ask("append_roster", entry=late), "CLOCK")
+        await refused(ann.connection.ask("append_roster", entry=late, slots=[]), "CLOCK")
 
     run(conversation())
 
@@ -176,6 +177,133 @@ def test_a_long_roster_comes_in_pages_and_verifies(relay, run):
         again = Person(ann.org, ann.user, "Ann")
         again.connection = ann.connection
         assert await again.sync() == ann.head() and again.head() == ann.head()
+
+    run(conversation())
+
+
+def test_a_pin_goes_with_a_link(relay, run):
+    """REQ-104: a wrong PIN is a wrong signature, and uses nothing up."""
+
+    async def conversation():
+        owner = await found(relay, "Ann")
+        text = await invite(owner, "member", "Bob", pin="ABCD-2345")
+        with pytest.raises(Refusal, match=str(CODES["BadSignature"])):
+            await join(relay, text, "Bob", pin="ABCD-2346")
+        bob = await join(relay, text, "Bob", pin="abcd 2345")
+        assert bob.roster.is_admitted(bob.id)
+
+    run(conversation())
+
+
+def test_an_order_brings_a_new_directory_key(relay, run):
+    """REQ-101, REQ-031: the slots come with the entry; the old key leads nowhere, the new one back."""
+
+    async def conversation():
+        ann = await found(relay, "Ann")
+        bob = await join(relay, await invite(ann, "member", "Bob"), "Bob")
+        cy = await join(relay, await invite(ann, "admin", "Cy"), "Cy")
+        await ann.sync()
+        before, generation = ann.directory_key, ann.roster.seq + 1
+        ops = {"type": "remove_user", "user": bob.user}, ann.rotation(before)
+        slot = ann.slot_for(cy.id, generation=generation)
+        ask, other = ann.connection.ask, ann.slot_for(cy.id, generation=generation - 1)
+        await refused(ask("append_roster", entry=ann.sign(*ops), slots=[other]), "MALFORMED")
+        await refused(ask("append_roster", entry=ann.sign(ops[0]), slots=[slot]), "MALFORMED")
+        await ann.order(*ops, slots=[slot])
+        assert await bob.connection.close_code() == "REMOVED"
+
+        await cy.sync()
+        assert cy.generation() == generation
+        key = cy.open_slots((await cy.connection.ask("fetch_slots"))["slots"])
+        assert key == ann.directory_key
+        first = cy.roster.directory[1]
+        assert names.open_predecessor(key, cy.org, generation, ops[1]["predecessor"], first) == before
+        assert (await ask("fetch_slotless"))["devices"] == []
+
+    run(conversation())
+
+
+def test_checkpoints_are_taken_pushed_and_given(relay, run):
+    """REQ-105."""
+
+    async def conversation():
+        ann = await found(relay, "Ann")
+        bob = await join(relay, await invite(ann, "member", "Bob"), "Bob")
+        await ann.sync()
+        ask = ann.connection.ask
+        await refused(bob.connection.ask("put_checkpoint", checkpoint=bob.checkpoint()), "FORBIDDEN")
+        forked = ann.checkpoint(head={"seq": 1, "hash": os.urandom(32)})
+        for bad in (forked, bob.checkpoint()):
+            with pytest.raises(Refusal):
+                await ask("put_checkpoint", checkpoint=bad)
+        await refused(ask("put_checkpoint", checkpoint=ann.checkpoint(issued_at_ms=0)), "CLOCK")
+        good = ann.checkpoint()
+        assert (await ask("put_checkpoint", checkpoint=good))["type"] == "done"
+        while (push := await bob.connection.push())["type"] != "checkpoint":
+            pass
+        assert push["checkpoint"] == good
+        assert (await bob.connection.ask("fetch_checkpoints"))["checkpoints"] == [good]
+
+    run(conversation())
+
+
+def test_a_policy_names_this_relay(relay, run):
+    """REQ-100."""
+
+    async def conversation():
+        ann = await found(relay, "Ann")
+        policy = {**ann.roster.policy, "type": "set_policy", "staleness": "block"}
+        foreign = {**policy, "statement_key": SigningKey(os.urandom(32)).public}
+        await refused(
+            ann.connection.ask("append_roster", entry=ann.sign(foreign), slots=[]),
+            "ROSTER_RULE",
+            rule=CODES["ForeignStatementKey"],
+        )
+        await ann.order(policy)
+        assert ann.roster.policy["staleness"] == "block"
+
+    run(conversation())
+
+
+def test_the_root_key_makes_a_new_owner(relay, run):
+    """REQ-103, REQ-054: by a device that is not admitted yet."""
+
+    async def conversation():
+        ann = await found(relay, "Ann")
+        gil = Person(ann.org, os.urandom(16), "Gil")
+        await gil.connect(relay, ann.link["relay_key"])
+        hello = await gil.hello()
+        gil.directory_key, generation = os.urandom(32), hello["head"]["seq"] + 1
+        profile = names.seal_profile(
+            gil.directory_key, generation, gil.org, gil.user, "Gil", os.urandom(12)
+        )
+        commitment = names.commitment(gil.directory_key)
+        ops = [
+            {"type": "recover"},
+            {"type": "add_user", "user": gil.user, "role": "owner", "profile": profile},
+            gil.device.add_device(gil.org, gil.user),
+            {"type": "rotate_directory_key", "commitment": commitment, "predecessor": b""},
+        ]
+        data = entry(ann.root, {"type": "root"}, gil.org, hello["head"], ops)
+        await gil.connection.ask("append_roster", entry=data, slots=[])
+        await gil.sync()
+        assert gil.roster.users[gil.user].role == "owner" and gil.roster.is_admitted(gil.id)
+
+    run(conversation())
+
+
+def test_a_member_may_not_flood_the_roster(relay, run):
+    """REQ-107, section 15."""
+
+    async def conversation():
+        ann = await found(relay, "Ann")
+        bob = await join(relay, await invite(ann, "member", "Bob"), "Bob")
+        bob.directory_key = ann.directory_key
+        op = {"type": "set_profile", "user": bob.user, "profile": bob.sealed(bob.user, "Bob")}
+        with pytest.raises(Refusal) as caught:
+            for _ in range(21):
+                await bob.order(op)
+        assert caught.value.code == "RATE_LIMITED" and 0 < caught.value.fields["retry_after_ms"] <= 60_000
 
     run(conversation())
 

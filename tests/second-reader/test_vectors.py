@@ -1,5 +1,6 @@
 """Every vector in `spec/vectors`: decoded, verified, decided and encoded again, from the specification alone."""
 
+import copy
 import json
 import pathlib
 
@@ -9,7 +10,8 @@ from reader import names
 from reader.authority import may
 from reader.connection import FRAME_LIMIT
 from reader.content import BadContent, read_content, write_content
-from reader.invitations import BadLink, invitation_key, read_link, write_link
+from reader.group import read_policy
+from reader.invitations import BadLink, invitation_key, pin_characters, read_link, write_link
 from reader.keys import SigningKey, hash_with_label, labelled, montgomery, verify_with_label
 from reader.logs import (
     EXPORTER_LABEL,
@@ -22,18 +24,33 @@ from reader.logs import (
     entry_hash,
     proof_holds,
     record_id,
+    restart_holds,
 )
 from reader.presentation import Malformed, jsonable
 from reader.roster import (
     NO_HASH,
     Refused,
     Roster,
+    checkpoint_fault,
     device_id,
     organisation_id,
     safety_number,
     sign_entry,
 )
-from reader.structures import ClientToRelay, PrivateMessage, RecordBody, RelayToClient, RosterEntry
+from reader.structures import (
+    Checkpoint,
+    ClientToRelay,
+    GroupPolicy,
+    MemberCredential,
+    PrivateMessage,
+    PushType,
+    RecordBody,
+    RefusalCode,
+    RelayToClient,
+    RequestType,
+    ResponseType,
+    RosterEntry,
+)
 
 DIRECTORY = pathlib.Path(__file__).resolve().parents[2] / "spec" / "vectors"
 FRAMES = {"client_to_relay": ClientToRelay, "relay_to_client": RelayToClient}
@@ -110,7 +127,8 @@ def test_frames(direction):
                 structure.decode(frame[4 : 4 + cut])
         inner = value.get("request") or value.get("response") or value["push"]
         seen.add((value.get("type"), inner["type"], inner.get("code")))
-    assert len(seen) >= {"client_to_relay": 13, "relay_to_client": 10 + 18 + 5}[direction]
+    to_client = len(ResponseType.values) - 1 + len(RefusalCode.values) + len(PushType.values)
+    assert len(seen) == {"client_to_relay": len(RequestType.values), "relay_to_client": to_client}[direction]
 
 
 @pytest.mark.parametrize("case", cases("frames.json", "refused"))
@@ -143,6 +161,8 @@ def summary(roster):
         "invitations": {
             i.hex(): {"user": r.user.hex(), "status": r.state} for i, r in roster.invitations.items()
         },
+        "policy": jsonable(roster.policy),
+        "directory_generation": max(roster.directory, default=0),
     }
 
 
@@ -181,6 +201,18 @@ def test_refused_entries(case):
     assert summary(roster) == before
 
 
+@pytest.mark.parametrize("case", cases("roster.json", "checkpoints"))
+def test_checkpoints(case):
+    """REQ-105."""
+    data, rosters = raw(case["checkpoint"]), [chain(0)]
+    for written in load("roster.json")["entries"]:
+        rosters.append(copy.deepcopy(rosters[-1]))
+        rosters[-1].apply(raw(written["entry"]))
+    value = Checkpoint.decode(data)
+    assert jsonable(value) == case["fields"] and Checkpoint.encode(value) == data
+    assert checkpoint_fault(data, rosters) == case["fault"]
+
+
 def test_authority():
     """REQ-016: every cell."""
     cells = load("authority.json")["cells"]
@@ -190,10 +222,39 @@ def test_authority():
         assert may(cell["actor"], operation, cell["target"]) == cell["allowed"], cell
 
 
+@pytest.mark.parametrize("case", cases("groups.json", "credentials"))
+def test_credentials(case):
+    """REQ-080."""
+    if case["refusal"]:
+        assert case["refusal"] == "BAD_CREDENTIAL"
+        with pytest.raises(Malformed):
+            MemberCredential.decode(raw(case["identity"]))
+        return
+    value = MemberCredential.decode(raw(case["identity"]))
+    assert jsonable(value) == case["fields"] and MemberCredential.encode(value).hex() == case["identity"]
+
+
+def test_policies():
+    """REQ-094."""
+    for case in load("groups.json")["policies"]:
+        value = read_policy(raw(case["policy"]))
+        assert jsonable(value) == case["fields"] and GroupPolicy.encode(value).hex() == case["policy"]
+
+
+@pytest.mark.parametrize("case", cases("groups.json", "refused_policies"))
+def test_refused_policies(case):
+    """REQ-094."""
+    assert case["refusal"] == "POLICY_MISSING"
+    with pytest.raises(Malformed):
+        read_policy(raw(case["policy"]))
+
+
 @pytest.mark.parametrize("case", cases("invitations.json", "keys"))
 def test_invitation_keys(case):
-    """REQ-021."""
-    assert invitation_key(raw(case["invitation"]), raw(case["secret"])).public.hex() == case["public_key"]
+    """REQ-021, REQ-104."""
+    pin = pin_characters(case["pin"]) if case["pin"] else b""
+    key = invitation_key(raw(case["invitation"]), raw(case["secret"]), pin)
+    assert key.public.hex() == case["public_key"]
 
 
 @pytest.mark.parametrize("kind", ["join", "claim"])
@@ -216,16 +277,23 @@ def test_refused_links(case):
 def test_names():
     """REQ-030, REQ-031."""
     vectors = load("names.json")
-    org, key = raw(vectors["organisation"]), raw(vectors["directory_key"])
+    org, key, generation = raw(vectors["organisation"]), raw(vectors["directory_key"]), vectors["generation"]
     assert names.commitment(key).hex() == vectors["commitment"]
     for case in vectors["profiles"]:
         profile, user = raw(case["profile"]), raw(case["user"])
         assert names.open_profile(key, org, user, profile) == case["opens_to"], case["name"]
         if case["opens_to"] is not None:
-            assert names.seal_profile(key, org, user, case["opens_to"], profile[:12]) == profile
+            sealed = names.seal_profile(key, generation, org, user, case["opens_to"], profile[8:20])
+            assert sealed == profile
+    for case in vectors["predecessors"]:
+        sealed = raw(case["predecessor"])
+        opened = names.open_predecessor(key, org, generation, sealed, raw(case["commitment"]))
+        assert (opened and opened.hex()) == case["opens_to"], case["name"]
+        if opened:
+            assert names.seal_predecessor(key, org, generation, opened, sealed[:12]) == sealed
     private = SigningKey(raw(vectors["recipient"]["seal_seed"])).x25519()
     for case in vectors["slots"]:
-        slot = {name: raw(value) for name, value in case["slot"].items()}
+        slot = {n: value if n == "generation" else raw(value) for n, value in case["slot"].items()}
         opened = names.open_slot(slot, org, private, raw(vectors["commitment"]))
         assert (opened and opened.hex()) == case["opens_to"], case["name"]
 
@@ -307,6 +375,15 @@ def test_attestations(case):
     assert RecordBody.encode(RecordBody.decode(payload)) == payload
     holds = attestation_holds(payload, raw(case["mls_signature_key"]), raw(case["access_key"]))
     assert case["refusal"] == (None if holds else "BAD_ATTESTATION")
+
+
+@pytest.mark.parametrize("case", cases("logs.json", "restarts"))
+def test_restarts(case):
+    """REQ-150."""
+    payload = raw(case["payload"])
+    assert RecordBody.encode(RecordBody.decode(payload)) == payload
+    holds = restart_holds(payload, raw(case["mls_signature_key"]))
+    assert case["refusal"] == (None if holds else "BAD_RESTART")
 
 
 def test_texts():

@@ -21,6 +21,8 @@ const LARGE_ANSWER_TIMEOUT_MS: u64 = 60_000;
 pub(super) const CREDIT: u32 = 256;
 /// Groups whose logs are read at once: what the relay queues for one device is bounded.
 const MAX_CATCHING_UP: usize = 16;
+/// A log that is further ahead than this is a long way, records.
+const FAR_BEHIND: u64 = 100;
 /// One-time KeyPackages to keep in stock (REQ-092).
 const STOCK: u32 = 20;
 /// Below this many, the stock is filled up.
@@ -84,6 +86,8 @@ pub(super) struct Sub {
 pub(super) struct Link {
     pub(super) binding: ConnectionBinding,
     pub(super) hello: bool,
+    /// The clocks differ so far that nothing with a lifetime is made (REQ-159).
+    pub(super) clock_is_off: bool,
     pub(super) relay_head: RosterSeq,
     /// Nothing is made before the roster has this entry.
     pub(super) need_roster: RosterSeq,
@@ -202,6 +206,7 @@ impl State {
         self.link = Some(Link {
             binding,
             hello: false,
+            clock_is_off: false,
             relay_head: RosterSeq(0),
             need_roster: RosterSeq(0),
             asked: BTreeMap::new(),
@@ -309,6 +314,7 @@ impl State {
                     key_packages_left,
                     has_last_resort,
                     inbox_waiting,
+                    now_ms,
                     ..
                 },
             ) => {
@@ -325,6 +331,7 @@ impl State {
                     link.key_packages = Some((key_packages_left, has_last_resort.into()));
                 }
                 self.event(Event::Online);
+                self.check_clock(now_ms);
                 self.check_head(head);
                 self.dirty = self.group_ids(tx)?.into_iter().collect();
                 self.restock(tx)
@@ -359,13 +366,14 @@ impl State {
             (
                 Asked::Subscribe { group, epoch },
                 Response::Subscribed {
+                    head_seq,
                     head_epoch,
                     last_readable,
                     confirmed_epoch,
-                    ..
                 },
             ) => {
                 let ends = (head_epoch, last_readable);
+                self.tell_progress(tx, group, head_seq)?;
                 self.handle_subscribed(tx, group, epoch, ends, confirmed_epoch)
             }
             (Asked::FetchInbox, Response::Inbox { items, more }) => {
@@ -488,7 +496,8 @@ impl State {
         };
         // The whole chain is verified before anybody can add this device (REQ-020).
         let head = self.roster.head().seq;
-        if !self.is_admitted() || self.online().is_none_or(|link| link.relay_head > head) {
+        let may_stock = |link: &mut Link| link.relay_head <= head && !link.clock_is_off;
+        if !self.is_admitted() || !self.online().is_some_and(may_stock) {
             return Ok(());
         }
         let Some(stock) = self.online().and_then(|link| link.key_packages.take()) else {
@@ -572,6 +581,22 @@ impl State {
                 proof,
             },
         );
+    }
+
+    /// Tells the user how far a log has been read that is far ahead (REQ-160).
+    fn tell_progress(
+        &mut self,
+        tx: &Tx<'_>,
+        group: GroupId,
+        total: LogSeq,
+    ) -> Result<(), EngineError> {
+        let row = rows::load::<GroupRow>(tx, GROUPS, &group.0)?;
+        if let Some(done) = row.map(|row| row.cursor)
+            && total.0.saturating_sub(done.0) > FAR_BEHIND
+        {
+            self.event(Event::CatchingUp { group, done, total });
+        }
+        Ok(())
     }
 
     fn handle_subscribed(

@@ -7,6 +7,7 @@
 mod admission;
 mod api;
 mod checkpoints;
+mod clock;
 mod devices;
 mod directory;
 mod duties;

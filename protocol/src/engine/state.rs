@@ -305,12 +305,12 @@ impl State {
         let duties = duties.chain(self.refresh_at.values());
         let duties = duties.chain(self.restart_at.values());
         let duties = duties.chain(self.chores.values());
+        let duties = duties.chain(&self.directory.rotate_at);
+        let duties = duties.chain(&self.directory.fill_at);
         [
             link.next_deadline(),
             duties.copied().filter(|at| *at > now).min(),
             self.retry_at,
-            self.directory.rotate_at.filter(|at| *at > now),
-            self.directory.fill_at.filter(|at| *at > now),
             self.next_job_at(),
             self.next_freshness_at(),
         ]

@@ -19,12 +19,24 @@ _TABLE = {
     "revoke_device": (True, _SELF),
 }
 
+ALONE, WITH_ORDER = "organisation", "organisation, with an order"
+_ALWAYS = frozenset((ALONE, WITH_ORDER))
+_ON_ORGANISATION = {
+    "set_policy": {"owner": _ALWAYS},
+    "rotate_directory_key": {**dict.fromkeys(ROLES, frozenset((WITH_ORDER,))), "owner": _ALWAYS, "admin": _ALWAYS},
+    "close_group": {"owner": _ALWAYS, "admin": _ALWAYS},
+}
+
 
 def may(actor_role, operation, target):
-    """`target` is "own", or the role of another user."""
+    """`target` is "own", the role of another user, or one of the two about the organisation as a whole."""
+    if operation in _ON_ORGANISATION:
+        return target in _ON_ORGANISATION[operation].get(actor_role, NOBODY)
     leaders_own, others_own = _TABLE[operation]
     if target == "own":
         return leaders_own if actor_role in ("owner", "admin") else actor_role in others_own
+    if target in _ALWAYS:
+        return False
     return target in {"owner": ANYBODY, "admin": NOT_OWNERS}.get(actor_role, NOBODY)
 
 

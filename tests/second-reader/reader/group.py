@@ -4,7 +4,8 @@ import os
 
 from .keys import SigningKey
 from .logs import LogCursor, attest, commit_entry, entry_hash, private_message, prove, record_id
-from .structures import AuthenticatedData, RecordBody
+from .presentation import Malformed
+from .structures import AuthenticatedData, GroupPolicy, RecordBody
 
 
 class Group:
@@ -99,6 +100,21 @@ class Group:
         """A further record of the present epoch that was read from the log."""
         self.cursor.add(record["payload"], record["fence"])
         return record_id(record["payload"])
+
+
+def read_policy(data):
+    """REQ-094: a GroupPolicy of version 1 in its one encoding, or Malformed."""
+    policy = GroupPolicy.decode(data)
+    try:
+        for name in ("name", "topic"):
+            policy[name].decode()
+    except UnicodeDecodeError as error:
+        raise Malformed("not_utf8") from error
+    if len(set(policy["admins"])) != len(policy["admins"]):
+        raise Malformed("an admin twice")
+    if policy["left"] != sorted(set(policy["left"])):
+        raise Malformed("order of those who left")
+    return policy
 
 
 async def create(person):

@@ -11,9 +11,17 @@ from .structures import ClaimLink, JoinLink
 KINDS = {"join": ("mortise://join/", JoinLink), "claim": ("mortise://claim/", ClaimLink)}
 
 
-def invitation_key(invitation, secret):
-    """REQ-021."""
-    seed = Argon2id(salt=invitation, length=32, iterations=3, lanes=1, memory_cost=65_536).derive(secret)
+def pin_characters(typed):
+    """REQ-104: a PIN as somebody types it, to the eight characters that count."""
+    pin = typed.upper().translate({ord(c): None for c in " -\t\r\n"}).encode()
+    if len(pin) != 8 or set(pin) - set(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"):
+        raise ValueError("not a PIN")
+    return pin
+
+
+def invitation_key(invitation, secret, pin=b""):
+    """REQ-021, REQ-104."""
+    seed = Argon2id(salt=invitation, length=32, iterations=3, lanes=1, memory_cost=65_536).derive(secret + pin)
     return SigningKey(seed)
 
 

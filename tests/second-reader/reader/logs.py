@@ -17,6 +17,7 @@ from .structures import (
     KdfLabel,
     PrivateMessage,
     RecordBody,
+    RestartStatement,
 )
 
 MLS_EXPORTER_LABEL = b"mortise relay access"
@@ -161,6 +162,16 @@ def attest(statement, device_key, epoch_key):
             "access_signature": epoch_key.sign_with_label("attestation access", encoded),
         }
     )
+
+
+def restart(statement, device_key):
+    """REQ-150: a Restart's record payload."""
+    signature = device_key.sign_with_label("restart", RestartStatement.encode(statement))
+    return RecordBody.encode({"type": "restart", "statement": statement, "signature": signature})
+
+
+def restart_holds(payload, device_public):
+    return verify_with_label(device_public, "restart", payload[1:-64], payload[-64:])
 
 
 def attestation_holds(payload, device_public, epoch_public):

@@ -5,9 +5,9 @@ import os
 from . import names
 from .connection import Refusal, open_connection
 from .device import DeviceKeys, entry, genesis, now_ms
-from .invitations import invitation_key, read_link, write_link
+from .invitations import invitation_key, pin_characters, read_link, write_link
 from .keys import SigningKey
-from .roster import Roster, entry_hash, organisation_id
+from .roster import Roster, checkpoint, entry_hash, organisation_id
 
 SUITE = 0x004F
 DAY_MS = 24 * 60 * 60 * 1000
@@ -52,10 +52,10 @@ class Person:
         signer = {"type": "device", "device": self.id}
         return entry(self.device.mls, signer, self.org, head or self.head(), list(ops), issued_at_ms)
 
-    async def order(self, *ops):
+    async def order(self, *ops, slots=()):
         """Signs and appends an entry, takes it into the own roster, and meets it among the pushes."""
         data = self.sign(*ops)
-        answer = await self.connection.ask("append_roster", entry=data)
+        answer = await self.connection.ask("append_roster", entry=data, slots=list(slots))
         self.take(data)
         assert answer["head"] == self.head()
         await self.pushed_entry(data)
@@ -65,12 +65,44 @@ class Person:
         """The push of this entry; entries that are pushed before it are passed over."""
         while True:
             push = await self.connection.push()
-            assert push["type"] == "roster_entry", push
-            if push["entry"] == data:
+            if push["type"] == "roster_entry" and push["entry"] == data:
                 return push
 
     def sealed(self, user, name):
-        return names.seal_profile(self.directory_key, self.org, user, name, os.urandom(12))
+        """A name under the newest directory key, which this device holds."""
+        return names.seal_profile(self.directory_key, self.generation(), self.org, user, name, os.urandom(12))
+
+    def generation(self):
+        return max(self.roster.directory, default=1)
+
+    def slot_for(self, device, key=None, generation=None):
+        """A slot of the newest directory key, or of one that is about to be named."""
+        seal_key = self.roster.devices[device].keys["seal_key"]
+        return names.seal_slot(
+            key or self.directory_key, generation or self.generation(), self.org, device, self.id, seal_key
+        )
+
+    def open_slots(self, slots):
+        """The newest directory key from the first slot that holds it."""
+        committed, private = self.roster.directory[self.generation()], self.device.seal.x25519()
+        opened = (names.open_slot(slot, self.org, private, committed) for slot in slots)
+        return next((key for key in opened if key), None)
+
+    def rotation(self, before):
+        """A RotateDirectoryKey for the next entry, after `before`; the new key is this device's from now on."""
+        self.directory_key = os.urandom(32)
+        generation = self.roster.seq + 1
+        sealed = names.seal_predecessor(self.directory_key, self.org, generation, before, os.urandom(12))
+        return {
+            "type": "rotate_directory_key",
+            "commitment": names.commitment(self.directory_key),
+            "predecessor": sealed,
+        }
+
+    def checkpoint(self, head=None, issued_at_ms=None):
+        """REQ-105."""
+        at = now_ms() if issued_at_ms is None else issued_at_ms
+        return checkpoint(self.org, head or self.head(), at, self.id, self.device.mls)
 
 
 async def found(relay, name, claim_link=None):
@@ -78,7 +110,7 @@ async def found(relay, name, claim_link=None):
     link = read_link("claim", claim_link or relay.claim_link)
     root, user = SigningKey(os.urandom(32)), os.urandom(16)
     owner = Person(organisation_id(root.public), user, name)
-    owner.link, owner.directory_key = link, os.urandom(32)
+    owner.link, owner.root, owner.directory_key = link, root, os.urandom(32)
     commitment = names.commitment(owner.directory_key)
     owner.genesis = genesis(
         root, link["statement_key"], SUITE, commitment, user, owner.sealed(user, name), owner.device
@@ -92,17 +124,17 @@ async def found(relay, name, claim_link=None):
     return owner
 
 
-async def invite(host, role, name, lifetime_ms=DAY_MS):
+async def invite(host, role, name, lifetime_ms=DAY_MS, pin=""):
     """A new user and the link for them, in one entry."""
     user, invitation, secret = os.urandom(16), os.urandom(16), os.urandom(32)
-    pin = host.head()
+    pinned = host.head()
     await host.order(
         {"type": "add_user", "user": user, "role": role, "profile": host.sealed(user, name)},
         {
             "type": "invite",
             "invitation": invitation,
             "user": user,
-            "key": invitation_key(invitation, secret).public,
+            "key": invitation_key(invitation, secret, pin_characters(pin) if pin else b"").public,
             "expires_at_ms": now_ms() + lifetime_ms,
         },
     )
@@ -113,21 +145,23 @@ async def invite(host, role, name, lifetime_ms=DAY_MS):
             "relay": b"127.0.0.1:4433",
             "relay_key": host.link["relay_key"],
             "org": host.org,
-            "pin_seq": pin["seq"],
-            "pin_hash": pin["hash"],
+            "pin_seq": pinned["seq"],
+            "pin_hash": pinned["hash"],
             "user": user,
             "invitation": invitation,
             "secret": secret,
+            "needs_pin": "yes" if pin else "no",
         },
     )
 
 
-async def join(relay, text, name):
+async def join(relay, text, name, pin=""):
     """Section 6, steps 1 to 5."""
     link = read_link("join", text)
     person = Person(link["org"], link["user"], name)
     person.link = link
-    key = invitation_key(link["invitation"], link["secret"])
+    assert link["needs_pin"] == ("yes" if pin else "no")
+    key = invitation_key(link["invitation"], link["secret"], pin_characters(pin) if pin else b"")
     await person.connect(relay, link["relay_key"])
     hello = await person.hello()
     assert hello["admitted"] == "no"
@@ -138,7 +172,7 @@ async def join(relay, text, name):
     while True:
         person.admission = entry(key, signer, link["org"], head, [add_device])
         try:
-            await person.connection.ask("append_roster", entry=person.admission)
+            await person.connection.ask("append_roster", entry=person.admission, slots=[])
             break
         except Refusal as refusal:
             if refusal.code != "ROSTER_CONFLICT":

@@ -3,13 +3,27 @@
 import copy
 from dataclasses import dataclass, field
 
-from .authority import is_demotion, may
+from .authority import ALONE, WITH_ORDER, is_demotion, may
 from .keys import hash_with_label, same_key, verify_with_label
 from .presentation import Malformed
-from .structures import ENTRY_LIMIT, OPS_LIMIT, PROFILE_LIMIT, DevicePossession, EntryTbs, RosterEntry
+from .structures import (
+    ENTRY_LIMIT,
+    OPS_LIMIT,
+    PROFILE_LIMIT,
+    Checkpoint,
+    CheckpointTbs,
+    DevicePossession,
+    EntryTbs,
+    RosterEntry,
+)
 
 SIGNATURE_BYTES = 64
-CLOCK_TOLERANCE_MS = 10 * 60 * 1000
+MINUTE_MS = 60 * 1000
+DAY_MS = 24 * 60 * MINUTE_MS
+CLOCK_TOLERANCE_MS = 10 * MINUTE_MS
+SUITES = (0x0001, 0x004F)
+PREDECESSOR_BYTES = 60
+ORDERS = ("suspend_user", "remove_user", "revoke_device")
 NO_HASH = bytes(32)
 
 CODES = {
@@ -26,6 +40,11 @@ CODES = {
     "BadSignature": 0x0220,
     "SignerUnknown": 0x0221,
     "SignerNotAdmitted": 0x0222,
+    "RecoverShape": 0x0234,
+    "BadPolicy": 0x0280,
+    "ForeignStatementKey": 0x0281,
+    "RotationShape": 0x0282,
+    "GroupClosed": 0x0283,
     "GenesisShape": 0x0230,
     "RootKeyMismatch": 0x0231,
     "GenesisAgain": 0x0232,
@@ -133,9 +152,9 @@ class Roster:
     seq: int = 0
     hash: bytes = NO_HASH
     fence: int = 0
-    suite: int | None = None
-    statement_key: bytes | None = None
-    directory_commitment: bytes | None = None
+    policy: dict | None = None
+    directory: dict = field(default_factory=dict)
+    closed_groups: set = field(default_factory=set)
     root_key: bytes | None = None
     users: dict = field(default_factory=dict)
     devices: dict = field(default_factory=dict)
@@ -143,6 +162,8 @@ class Roster:
     used_keys: set = field(default_factory=set)
     hashes: list = field(default_factory=list)
     _subject: bytes | None = None
+    _is_order: bool = False
+    _rotated: bool = False
 
     def apply(self, data, now_ms=None):
         """Takes an entry, all of it or nothing. With `now_ms` it decides as the relay does (REQ-022)."""
@@ -166,17 +187,40 @@ class Roster:
         if self.seq == 0:
             return self._genesis(tbs, data)
         self._check_signature(tbs, data)
-        self._subject = None
+        self._subject, self._rotated = None, False
+        self._is_order = any(op["type"] in ORDERS for op in tbs["ops"])
+        if tbs["signer"]["type"] == "root":
+            return self._recover(tbs)
         if tbs["signer"]["type"] == "invitation":
             return self._redeem(tbs)
         for op in tbs["ops"]:
             self._apply_signed_by_device(op, tbs["signer"]["device"], tbs["seq"])
+        # Who goes must not choose the key of those who stay.
+        refuse_if(self._rotated and not self.is_admitted(tbs["signer"]["device"]), "RotationShape")
         return None
+
+    def _recover(self, tbs):
+        """REQ-103."""
+        ops, kinds = tbs["ops"], [op["type"] for op in tbs["ops"]]
+        refuse_if("recover" not in kinds, "RootSignsGenesisOnly")
+        refuse_if(kinds != ["recover", "add_user", "add_device", "rotate_directory_key"], "RecoverShape")
+        _, owner, device, rotation = ops
+        refuse_if(owner["role"] != "owner" or owner["user"] != device["user"], "RecoverShape")
+        refuse_if(rotation["predecessor"], "RecoverShape")
+        self._new_user(owner)
+        self._add_device(device, tbs["seq"])
+        self._name_directory_key(rotation["commitment"], tbs["seq"])
+
+    def _name_directory_key(self, commitment, seq):
+        refuse_if(commitment in self.directory.values(), "RotationShape")
+        self.directory[seq] = commitment
+        self._rotated = True
 
     def _check_signature(self, tbs, data):
         signer = tbs["signer"]
-        refuse_if(signer["type"] == "root", "RootSignsGenesisOnly")
-        if signer["type"] == "device":
+        if signer["type"] == "root":
+            key = self.root_key
+        elif signer["type"] == "device":
             refuse_if(signer["device"] not in self.devices, "SignerUnknown")
             key = self.devices[signer["device"]].keys["mls_signature_key"]
         else:
@@ -200,8 +244,15 @@ class Roster:
         refuse_if(tbs["org"] != org, "RootKeyMismatch" if self.org is None else "WrongOrg")
         self._verify(genesis["root_key"], data)
         self.org, self.root_key = org, genesis["root_key"]
-        for name in ("suite", "statement_key", "directory_commitment"):
-            setattr(self, name, genesis[name])
+        self.policy = {
+            "version": 1,
+            "suite": genesis["suite"],
+            "pin_required": "no",
+            "staleness": "warn",
+            "staleness_limit_ms": DAY_MS,
+            "statement_key": genesis["statement_key"],
+        }
+        self.directory = {1: genesis["directory_commitment"]}
         self._use_keys(genesis["root_key"], genesis["statement_key"])
         self.users[owner["user"]] = User("owner", owner["profile"])
         self._add_device(device, tbs["seq"])
@@ -244,6 +295,7 @@ class Roster:
         refuse_if(self.users[actor].status != "active", "SignerNotAdmitted")
         refuse_if(op["type"] == "genesis", "GenesisAgain")
         refuse_if(op["type"] == "add_device", "AddDeviceNeedsInvitation")
+        refuse_if(op["type"] == "recover", "RecoverShape")
         getattr(self, "_" + op["type"])(op, actor, signer, seq)
 
     def _allow(self, actor, operation, user):
@@ -261,6 +313,9 @@ class Roster:
 
     def _add_user(self, op, actor, _signer, _seq):
         refuse_if(not may(self.users[actor].role, "add_user", op["role"]), "Forbidden")
+        self._new_user(op)
+
+    def _new_user(self, op):
         if op["user"] in self.users:
             raise Refused("UserRemoved" if self.users[op["user"]].status == "removed" else "UserExists")
         self.users[op["user"]] = User(op["role"], op["profile"])
@@ -326,6 +381,29 @@ class Roster:
         self._must_be_open(invitation)
         invitation.state = "cancelled"
 
+    def _set_policy(self, op, actor, _signer, _seq):
+        """REQ-100."""
+        refuse_if(not may(self.users[actor].role, "set_policy", ALONE), "Forbidden")
+        limit = op["staleness_limit_ms"]
+        refuse_if(op["version"] != 1 or op["suite"] not in SUITES, "BadPolicy")
+        refuse_if(not 20 * MINUTE_MS <= limit <= 365 * DAY_MS, "BadPolicy")
+        if op["statement_key"] != self.policy["statement_key"]:
+            self._use_keys(op["statement_key"])
+        self.policy = {name: value for name, value in op.items() if name != "type"}
+
+    def _rotate_directory_key(self, op, actor, _signer, seq):
+        """REQ-101."""
+        target = WITH_ORDER if self._is_order else ALONE
+        refuse_if(not may(self.users[actor].role, "rotate_directory_key", target), "Forbidden")
+        refuse_if(self._rotated or len(op["predecessor"]) != PREDECESSOR_BYTES, "RotationShape")
+        self._name_directory_key(op["commitment"], seq)
+
+    def _close_group(self, op, actor, _signer, _seq):
+        """REQ-102."""
+        refuse_if(not may(self.users[actor].role, "close_group", ALONE), "Forbidden")
+        refuse_if(op["group"] in self.closed_groups, "GroupClosed")
+        self.closed_groups.add(op["group"])
+
     def _void(self, concerns):
         for invitation in self.invitations.values():
             if invitation.state == "open" and concerns(invitation):
@@ -336,6 +414,33 @@ class Roster:
         admitted = {device.user for device in self.devices.values() if device.burned is None}
         left = [u for u in admitted if self.users[u].role == "owner" and self.users[u].status == "active"]
         refuse_if(lost_one and not left, "LastOwner")
+
+
+def checkpoint(org, head, issued_at_ms, device, key):
+    """REQ-105: signed by a device's MLS signature key."""
+    tbs = {"org": org, "head": head, "issued_at_ms": issued_at_ms, "device": device}
+    return {"tbs": tbs, "signature": key.sign_with_label("checkpoint", CheckpointTbs.encode(tbs))}
+
+
+def checkpoint_fault(data, chain):
+    """Why a checkpoint says nothing: Signer, Beyond, Fork; None where it holds.
+
+    `chain` is the rosters after each entry, by seq, from the empty one on.
+    """
+    value = Checkpoint.decode(data)
+    tbs, head = value["tbs"], value["tbs"]["head"]
+    at = chain[min(head["seq"], len(chain) - 1)]
+    device = at.devices.get(tbs["device"])
+    if tbs["org"] != at.org or device is None or device.burned is not None:
+        return "Signer"
+    if at.users[device.user].role not in ("owner", "admin"):
+        return "Signer"
+    covered, signature = data[:-SIGNATURE_BYTES], data[-SIGNATURE_BYTES:]
+    if not verify_with_label(device.keys["mls_signature_key"], "checkpoint", covered, signature):
+        return "Signer"
+    if head["seq"] >= len(chain):
+        return "Beyond"
+    return None if at.hash == head["hash"] else "Fork"
 
 
 def safety_value(user, mls_signature_keys):

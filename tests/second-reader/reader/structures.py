@@ -1,6 +1,6 @@
 """Every structure of the spec, by its name there, in the order of the spec."""
 
-from .presentation import EMPTY, U16, U32, U64, Const, Enum, Fixed, Opaque, Select, Struct, Vector
+from .presentation import EMPTY, U8, U16, U32, U64, Const, Enum, Fixed, Opaque, Select, Struct, Vector
 
 KIB, MIB = 1 << 10, 1 << 20
 
@@ -13,6 +13,7 @@ KEY_PACKAGES_LIMIT = 100
 DEVICES_LIMIT = 1000
 SLOT_LIMIT = 256
 SLOTS_LIMIT = 256
+CHECKPOINTS_LIMIT = 64
 ENTRY_LIMIT = 65_536
 OPS_LIMIT = 64
 PROFILE_LIMIT = 1024
@@ -49,10 +50,23 @@ OpType = Enum(
     cancel_invite=0x0310,
     add_device=0x0400,
     revoke_device=0x0410,
+    set_policy=0x0500,
+    rotate_directory_key=0x0510,
+    close_group=0x0600,
+    recover=0x0700,
 )
 # An operation that is not defined has a refusal of its own (section 5.3).
 OpType.reason = lambda number: "unknown_op" if number >= 0x0100 else "unknown_enum"
 SealedProfile = Opaque()
+Staleness = Enum(1, off=0, warn=1, block=2)
+OrgPolicy = Struct(
+    version=U8,  # another one is BadPolicy, not WrongVersion
+    suite=U16,
+    pin_required=Flag,
+    staleness=Staleness,
+    staleness_limit_ms=U64,
+    statement_key=PublicKey,
+)
 DevicePossession = Struct(
     org=OrgId, user=UserId, mls_signature_key=PublicKey, transport_key=PublicKey, seal_key=SealPublicKey
 )
@@ -76,6 +90,10 @@ Op = Select(
         seal_proof=Signature,
     ),
     revoke_device=Struct(device=DeviceId),
+    set_policy=OrgPolicy,
+    rotate_directory_key=Struct(commitment=Hash, predecessor=Opaque()),
+    close_group=Struct(group=GroupId),
+    recover=EMPTY,
 )
 EntryTbs = Struct(
     version=Const(1, 1),
@@ -88,6 +106,8 @@ EntryTbs = Struct(
 )
 RosterEntry = Struct(tbs=EntryTbs, signature=Signature)
 RosterHead = Struct(seq=RosterSeq, hash=Hash)
+CheckpointTbs = Struct(org=OrgId, head=RosterHead, issued_at_ms=U64, device=DeviceId)
+Checkpoint = Struct(tbs=CheckpointTbs, signature=Signature)
 
 # Section 6.
 JoinLink = Struct(
@@ -100,14 +120,16 @@ JoinLink = Struct(
     user=UserId,
     invitation=InvitationId,
     secret=Fixed(32),
+    needs_pin=Flag,
 )
 ClaimLink = Struct(version=Const(1, 1), relay=Opaque(), relay_key=Hash, statement_key=PublicKey, token=Fixed(32))
 
 # Section 7.
 Slot = Struct(
-    device=DeviceId, filler=DeviceId, enc=Opaque(SLOT_LIMIT), ciphertext=Opaque(SLOT_LIMIT)
+    device=DeviceId, filler=DeviceId, generation=RosterSeq, enc=Opaque(SLOT_LIMIT), ciphertext=Opaque(SLOT_LIMIT)
 )
-SlotInfo = Struct(label=Opaque(), org=OrgId, device=DeviceId)
+SlotInfo = Struct(label=Opaque(), org=OrgId, device=DeviceId, generation=RosterSeq)
+PredecessorAad = Struct(org=OrgId, generation=RosterSeq)
 
 # Section 9 (before section 8, which uses it).
 AccessProof = Struct(entry_hash=Hash, signature=Signature)
@@ -141,13 +163,31 @@ AttestationStatement = Struct(
 )
 Attestation = Struct(statement=AttestationStatement, device_signature=Signature, access_signature=Signature)
 
-RecordType = Enum(1, create=1, commit=2, message=3, attestation=4)
+RestartCause = Select(
+    Enum(1, requested=1, faulty_commit=2, false_restart=3),
+    requested=EMPTY,
+    faulty_commit=Struct(culprit=DeviceId),
+    false_restart=Struct(culprit=DeviceId),
+)
+RestartStatement = Struct(
+    group=GroupId,
+    parent_epoch=Epoch,
+    parent_entry_hash=Hash,
+    cause=RestartCause,
+    successor=GroupId,
+    roster_seq=RosterSeq,
+    roster_hash=Hash,
+    device=DeviceId,
+)
+Restart = Struct(statement=RestartStatement, signature=Signature)
+RecordType = Enum(1, create=1, commit=2, message=3, attestation=4, restart=5)
 RecordBody = Select(
     RecordType,
     create=Struct(access_key=PublicKey),
     commit=CommitEntry,
     message=Struct(message=Opaque(MESSAGE_LIMIT)),
     attestation=Attestation,
+    restart=Restart,
 )
 
 # Section 8.
@@ -163,11 +203,15 @@ RequestType = Enum(
     append_roster=0x0103,
     put_slots=0x0104,
     fetch_slots=0x0105,
+    fetch_slotless=0x0106,
+    put_checkpoint=0x0107,
+    fetch_checkpoints=0x0108,
     publish_key_packages=0x0201,
     claim_key_packages=0x0202,
     create_group=0x0301,
     submit=0x0302,
     subscribe=0x0303,
+    ask_resync=0x0304,
     fetch_inbox=0x0401,
     order_status=0x0501,
 )
@@ -176,9 +220,12 @@ Request = Select(
     hello=Struct(org=OrgId, roster_seq=RosterSeq),
     found=Struct(claim_token=Opaque(), entry=Opaque()),
     fetch_roster=Struct(after=RosterSeq),
-    append_roster=Struct(entry=Opaque()),
+    append_roster=Struct(entry=Opaque(), slots=Vector(Slot, SLOTS_LIMIT)),
     put_slots=Struct(slots=Vector(Slot, SLOTS_LIMIT)),
     fetch_slots=EMPTY,
+    fetch_slotless=EMPTY,
+    put_checkpoint=Struct(checkpoint=Checkpoint),
+    fetch_checkpoints=EMPTY,
     publish_key_packages=Struct(
         suite=U16,
         one_time=Vector(Opaque(KEY_PACKAGE_LIMIT), KEY_PACKAGES_LIMIT),
@@ -188,6 +235,7 @@ Request = Select(
     create_group=Struct(group=GroupId, payload=Opaque()),
     submit=Submission,
     subscribe=Struct(group=GroupId, epoch=Epoch, after=LogSeq, credit=U32, proof=AccessProof),
+    ask_resync=Struct(group=GroupId, key_package=Opaque(KEY_PACKAGE_LIMIT)),
     fetch_inbox=Struct(after=U64),
     order_status=Struct(order=RosterSeq),
 )
@@ -207,12 +255,15 @@ RefusalCode = Enum(
     ROSTER_RULE=0x0105,
     CLOCK=0x0106,
     FORBIDDEN=0x0107,
+    RATE_LIMITED=0x0108,
     UNKNOWN_GROUP=0x0301,
     GROUP_EXISTS=0x0302,
     ACCESS_DENIED=0x0303,
     WRONG_EPOCH=0x0304,
     ROSTER_BEHIND=0x0305,
     ROSTER_FORK=0x0306,
+    GROUP_CLOSED=0x0307,
+    GROUP_RESTARTED=0x0308,
     UNKNOWN_ORDER=0x0501,
 )
 
@@ -233,6 +284,8 @@ _fields = {
     "ROSTER_CONFLICT": Struct(head=RosterHead),
     "ROSTER_RULE": Struct(rule=U16),
     "CLOCK": Struct(now_ms=U64),
+    "RATE_LIMITED": Struct(retry_after_ms=U64),
+    "GROUP_RESTARTED": Struct(seq=LogSeq),
     "WRONG_EPOCH": Struct(head_epoch=Epoch, head_seq=LogSeq),
     "ROSTER_BEHIND": Struct(at_least=RosterSeq, head_seq=RosterSeq),
 }
@@ -251,6 +304,8 @@ ResponseType = Enum(
     roster_appended=0x0101,
     roster=0x0102,
     slots=0x0105,
+    slotless=0x0106,
+    checkpoints=0x0108,
     key_packages=0x0202,
     appended=0x0302,
     subscribed=0x0303,
@@ -273,21 +328,32 @@ Response = Select(
     roster_appended=Struct(head=RosterHead),
     roster=Struct(entries=Vector(Bytes, ROSTER_PAGE_LIMIT), head=RosterHead),
     slots=Struct(slots=Vector(Slot, SLOTS_LIMIT)),
+    slotless=Struct(devices=Vector(DeviceId, SLOTS_LIMIT)),
+    checkpoints=Struct(checkpoints=Vector(Checkpoint, CHECKPOINTS_LIMIT)),
     key_packages=Struct(packages=Vector(ClaimedKeyPackage, DEVICES_LIMIT)),
     appended=Struct(seq=LogSeq, fence=RosterSeq),
-    subscribed=Struct(head_seq=LogSeq, head_epoch=Epoch, last_readable=LogSeq),
+    subscribed=Struct(head_seq=LogSeq, head_epoch=Epoch, last_readable=LogSeq, confirmed_epoch=Epoch),
     inbox=Struct(items=Vector(InboxItem, INBOX_PAGE_LIMIT), more=Flag),
     order_status=Struct(groups=Vector(GroupStatus)),
 )
 PushType = Enum(
-    2, roster_entry=0x0101, slots_waiting=0x0105, key_packages_low=0x0201, records=0x0303, inbox_waiting=0x0401
+    2,
+    roster_entry=0x0101,
+    slots_waiting=0x0105,
+    checkpoint=0x0107,
+    key_packages_low=0x0201,
+    records=0x0303,
+    resync_asked=0x0304,
+    inbox_waiting=0x0401,
 )
 Push = Select(
     PushType,
     roster_entry=Struct(entry=Opaque(), positions=Vector(OrderPosition)),
     slots_waiting=EMPTY,
+    checkpoint=Struct(checkpoint=Checkpoint),
     key_packages_low=Struct(left=U32),
     records=Struct(group=GroupId, records=Vector(LogRecord)),
+    resync_asked=Struct(group=GroupId, device=DeviceId, key_package=Opaque(KEY_PACKAGE_LIMIT)),
     inbox_waiting=EMPTY,
 )
 RelayToClientType = Enum(1, response=1, push=2)
@@ -315,4 +381,17 @@ KdfLabel = Struct(length=U16, label=Opaque(), context=Opaque())
 
 # Section 10.
 MemberCredential = Struct(version=Const(1, 1), org=OrgId, user=UserId, device=DeviceId)
-GroupPolicy = Struct(version=Const(1, 1), name=Opaque(256), admins=Vector(UserId))
+WhoMayAdd = Enum(1, admins=1, members=2)
+PolicyExtension = Struct(kind=U16, data=Opaque())
+Predecessor = Struct(group=GroupId, epoch=Epoch, entry_hash=Hash)
+GroupPolicy = Struct(
+    version=Const(1, 1),
+    name=Opaque(256),
+    topic=Opaque(1024),
+    admins=Vector(UserId),
+    who_may_add=WhoMayAdd,
+    retention_days=U32,
+    left=Vector(UserId),
+    extensions=Vector(PolicyExtension),
+    predecessor=Vector(Predecessor, 1),
+)

@@ -5,9 +5,13 @@ use mortise_protocol::identity::{
     SealPublicKey, SealedProfile, Signature, Slot, UserId,
 };
 use mortise_protocol::roster::authority::Role;
-use mortise_protocol::roster::{AddDevice, EntrySigner, EntryTbs, Genesis, Op, RosterEntry};
+use mortise_protocol::roster::{
+    AddDevice, Checkpoint, EntrySigner, EntryTbs, Genesis, Op, OrgPolicy, RosterEntry,
+    RotateDirectoryKey, Staleness,
+};
 use mortise_protocol::wire::aad::AuthenticatedData;
 use mortise_protocol::wire::log::{Attestation, AttestationStatement, CommitEntry, Verdict};
+use mortise_protocol::wire::restart::{Restart, RestartCause, RestartStatement};
 use mortise_protocol::wire::{
     AccessProof, ClaimedKeyPackage, ClientToRelay, Flag, GroupState, GroupStatus, InboxItem,
     LogRecord, OrderPosition, Push, RecordBody, Refusal, RelayToClient, Request, RequestId,
@@ -96,6 +100,7 @@ named! {
     Flag { No = "no", Yes = "yes" }
     GroupState { Sealed = "sealed", Rotated = "rotated", Clean = "clean" }
     Verdict { Rotated = "rotated", Clean = "clean" }
+    Staleness { Off = "off", Warn = "warn", Block = "block" }
 }
 record! {
     RosterHead { seq, hash }
@@ -103,7 +108,9 @@ record! {
     AddDevice { user, mls_signature_key, transport_key, seal_key, mls_proof, transport_proof, seal_proof }
     EntryTbs { version, org, seq, prev_hash, issued_at_ms, signer, ops }
     RosterEntry { tbs, signature }
-    Slot { device, filler, enc, ciphertext }
+    OrgPolicy { version, suite, pin_required, staleness, staleness_limit_ms, statement_key }
+    RotateDirectoryKey { commitment, predecessor }
+    Slot { device, filler, generation, enc, ciphertext }
     ClientToRelay { id, request }
     Submission { group, epoch, payload, welcomes, proof }
     WelcomeFor { devices, welcome }
@@ -115,6 +122,10 @@ record! {
     LogRecord { seq, epoch, fence, at_ms, payload }
     CommitEntry { commit, next_access_key, device, signature }
     Attestation { statement, device_signature, access_signature }
+    Restart { statement, signature }
+    RestartStatement {
+        group, parent_epoch, parent_entry_hash, cause, successor, roster_seq, roster_hash, device
+    }
     AttestationStatement {
         order_seq, order_hash, group, entry_hash, epoch, roster_seq, roster_hash, verdict, device
     }
@@ -161,6 +172,28 @@ fn with_type(text: &str, inner: &impl Fields) -> Value {
     Value::Object(all)
 }
 
+impl Fields for RestartCause {
+    fn fields(&self) -> Value {
+        match self {
+            Self::Requested => case!("requested"),
+            Self::FaultyCommit { culprit } => case!("faulty_commit", culprit),
+            Self::FalseRestart { culprit } => case!("false_restart", culprit),
+        }
+    }
+}
+
+impl Fields for Checkpoint {
+    fn fields(&self) -> Value {
+        let tbs = json!({
+            "org": self.org.fields(),
+            "head": self.head.fields(),
+            "issued_at_ms": self.issued_at_ms,
+            "device": self.device.fields(),
+        });
+        json!({ "tbs": tbs, "signature": self.signature.fields() })
+    }
+}
+
 impl Fields for EntrySigner {
     fn fields(&self) -> Value {
         match self {
@@ -193,6 +226,10 @@ impl Fields for Op {
             Self::CancelInvite { invitation } => case!("cancel_invite", invitation),
             Self::AddDevice(add) => with_type("add_device", add),
             Self::RevokeDevice { device } => case!("revoke_device", device),
+            Self::SetPolicy(policy) => with_type("set_policy", policy),
+            Self::RotateDirectoryKey(rotation) => with_type("rotate_directory_key", rotation),
+            Self::CloseGroup { group } => case!("close_group", group),
+            Self::Recover => case!("recover"),
         }
     }
 }
@@ -204,6 +241,7 @@ impl Fields for RecordBody {
             Self::Commit(entry) => with_type("commit", entry),
             Self::Message(message) => case!("message", message),
             Self::Attestation(attestation) => with_type("attestation", attestation),
+            Self::Restart(restart) => with_type("restart", restart),
         }
     }
 }
@@ -214,9 +252,12 @@ impl Fields for Request {
             Self::Hello { org, roster_seq } => case!("hello", org, roster_seq),
             Self::Found { claim_token, entry } => case!("found", claim_token, entry),
             Self::FetchRoster { after } => case!("fetch_roster", after),
-            Self::AppendRoster { entry } => case!("append_roster", entry),
+            Self::AppendRoster { entry, slots } => case!("append_roster", entry, slots),
             Self::PutSlots { slots } => case!("put_slots", slots),
             Self::FetchSlots => case!("fetch_slots"),
+            Self::FetchSlotless => case!("fetch_slotless"),
+            Self::PutCheckpoint { checkpoint } => case!("put_checkpoint", checkpoint),
+            Self::FetchCheckpoints => case!("fetch_checkpoints"),
             Self::PublishKeyPackages {
                 suite,
                 one_time,
@@ -234,6 +275,7 @@ impl Fields for Request {
                 credit,
                 proof,
             } => case!("subscribe", group, epoch, after, credit, proof),
+            Self::AskResync { group, key_package } => case!("ask_resync", group, key_package),
             Self::FetchInbox { after } => case!("fetch_inbox", after),
             Self::OrderStatus { order } => case!("order_status", order),
         }
@@ -275,13 +317,22 @@ impl Fields for Response {
             Self::RosterAppended { head } => case!("roster_appended", head),
             Self::Roster { entries, head } => case!("roster", entries, head),
             Self::Slots { slots } => case!("slots", slots),
+            Self::Slotless { devices } => case!("slotless", devices),
+            Self::Checkpoints { checkpoints } => case!("checkpoints", checkpoints),
             Self::KeyPackages { packages } => case!("key_packages", packages),
             Self::Appended { seq, fence } => case!("appended", seq, fence),
             Self::Subscribed {
                 head_seq,
                 head_epoch,
                 last_readable,
-            } => case!("subscribed", head_seq, head_epoch, last_readable),
+                confirmed_epoch,
+            } => case!(
+                "subscribed",
+                head_seq,
+                head_epoch,
+                last_readable,
+                confirmed_epoch
+            ),
             Self::Inbox { items, more } => case!("inbox", items, more),
             Self::OrderStatus { groups } => case!("order_status", groups),
         }
@@ -293,8 +344,14 @@ impl Fields for Push {
         match self {
             Self::RosterEntry { entry, positions } => case!("roster_entry", entry, positions),
             Self::SlotsWaiting => case!("slots_waiting"),
+            Self::Checkpoint { checkpoint } => case!("checkpoint", checkpoint),
             Self::KeyPackagesLow { left } => case!("key_packages_low", left),
             Self::Records { group, records } => case!("records", group, records),
+            Self::ResyncAsked {
+                group,
+                device,
+                key_package,
+            } => case!("resync_asked", group, device, key_package),
             Self::InboxWaiting => case!("inbox_waiting"),
         }
     }
@@ -313,6 +370,8 @@ impl Fields for Refusal {
             Self::RosterConflict { head } => json!({ "head": head.fields() }),
             Self::RosterRule { code } => json!({ "rule": code }),
             Self::Clock { now_ms } => json!({ "now_ms": now_ms }),
+            Self::GroupRestarted { seq } => json!({ "seq": seq.fields() }),
+            Self::RateLimited { retry_after_ms } => json!({ "retry_after_ms": retry_after_ms }),
             Self::WrongEpoch {
                 head_epoch,
                 head_seq,

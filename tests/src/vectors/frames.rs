@@ -4,9 +4,9 @@ use mortise_protocol::identity::{
     DeviceId, Epoch, GroupId, Hash, LogSeq, OrgId, PublicKey, RosterSeq, Signature, Slot, encode,
 };
 use mortise_protocol::wire::{
-    AccessProof, ClaimedKeyPackage, ClientToRelay, Flag, GroupState, GroupStatus, InboxItem,
-    LogRecord, OrderPosition, Push, RecordBody, Refusal, RelayToClient, Request, RequestId,
-    Response, RosterHead, Submission, WelcomeFor, encode_frame, limits,
+    AccessProof, Checkpoint, ClaimedKeyPackage, ClientToRelay, Flag, GroupState, GroupStatus,
+    InboxItem, LogRecord, OrderPosition, Push, RecordBody, Refusal, RelayToClient, Request,
+    RequestId, Response, RosterHead, Submission, WelcomeFor, encode_frame, limits,
 };
 use serde_json::{Value, json};
 use tls_codec::{Serialize, VLByteVec};
@@ -62,8 +62,19 @@ fn slot() -> Slot {
     Slot {
         device: DEVICE,
         filler: OTHER,
+        generation: RosterSeq(7),
         enc: vec![0xec; 32].into(),
         ciphertext: vec![0xc7; 48].into(),
+    }
+}
+
+fn checkpoint() -> Checkpoint {
+    Checkpoint {
+        org: OrgId([0x0a; 32]),
+        head: HEAD,
+        issued_at_ms: 1_800_000_000_000,
+        device: DEVICE,
+        signature: Signature([0x51; 64]),
     }
 }
 
@@ -84,11 +95,23 @@ fn requests() -> Vec<Request> {
         Request::FetchRoster {
             after: RosterSeq(256),
         },
-        Request::AppendRoster { entry: long(64) },
+        Request::AppendRoster {
+            entry: long(64),
+            slots: Vec::new(),
+        },
+        Request::AppendRoster {
+            entry: long(64),
+            slots: vec![slot()],
+        },
         Request::PutSlots {
             slots: vec![slot(), slot()],
         },
         Request::FetchSlots,
+        Request::FetchSlotless,
+        Request::PutCheckpoint {
+            checkpoint: checkpoint(),
+        },
+        Request::FetchCheckpoints,
         Request::PublishKeyPackages {
             suite: 0x004f,
             one_time: vec![bytes("a KeyPackage"), bytes("another")],
@@ -121,6 +144,10 @@ fn requests() -> Vec<Request> {
             after: LogSeq(17),
             credit: limits::MAX_CREDIT,
             proof: PROOF,
+        },
+        Request::AskResync {
+            group: GROUP,
+            key_package: bytes("a KeyPackage"),
         },
         Request::FetchInbox { after: 5 },
         Request::OrderStatus {
@@ -163,6 +190,12 @@ fn answers() -> Vec<Response> {
         Response::Slots {
             slots: vec![slot()],
         },
+        Response::Slotless {
+            devices: vec![DEVICE, OTHER],
+        },
+        Response::Checkpoints {
+            checkpoints: vec![checkpoint()],
+        },
         Response::KeyPackages {
             packages: vec![ClaimedKeyPackage {
                 device: DEVICE,
@@ -177,6 +210,7 @@ fn answers() -> Vec<Response> {
             head_seq: LogSeq(20),
             head_epoch: Epoch(4),
             last_readable: LogSeq(18),
+            confirmed_epoch: Epoch(3),
         },
         Response::Inbox {
             items: vec![InboxItem {
@@ -219,6 +253,9 @@ fn refusals() -> Vec<Refusal> {
             now_ms: 1_800_000_000_000,
         },
         Refusal::Forbidden,
+        Refusal::RateLimited {
+            retry_after_ms: 60_000,
+        },
         Refusal::UnknownGroup,
         Refusal::GroupExists,
         Refusal::AccessDenied,
@@ -231,6 +268,8 @@ fn refusals() -> Vec<Refusal> {
             head_seq: RosterSeq(10),
         },
         Refusal::RosterFork,
+        Refusal::GroupClosed,
+        Refusal::GroupRestarted { seq: LogSeq(19) },
         Refusal::UnknownOrder,
     ]
 }
@@ -246,10 +285,18 @@ fn pushes() -> Vec<Push> {
             }],
         },
         Push::SlotsWaiting,
+        Push::Checkpoint {
+            checkpoint: checkpoint(),
+        },
         Push::KeyPackagesLow { left: 4 },
         Push::Records {
             group: GROUP,
             records: vec![record(), record()],
+        },
+        Push::ResyncAsked {
+            group: GROUP,
+            device: DEVICE,
+            key_package: bytes("a KeyPackage"),
         },
         Push::InboxWaiting,
     ]

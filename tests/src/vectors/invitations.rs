@@ -2,7 +2,7 @@
 
 use data_encoding::BASE64URL_NOPAD;
 use mortise_protocol::identity::{
-    ClaimLink, Hash, InvitationId, InvitationSecret, JoinLink, OrgId, RosterSeq, SigningKey,
+    ClaimLink, Hash, InvitationId, InvitationSecret, JoinLink, OrgId, Pin, RosterSeq, SigningKey,
     UserId, derive_invitation_key,
 };
 use rand::{RngCore, SeedableRng};
@@ -17,7 +17,7 @@ const RELAY: &str = "relay.example.org:4433";
 
 pub(super) fn vectors() -> Value {
     json!({
-        "keys": ([1_u8, 2].map(derived)),
+        "keys": ([(1_u8, None), (2, None), (2, Some("ABCD-2345"))].map(derived)),
         "join_links": ([join_link(1), join_link(2)].map(|link| written(&link))),
         "claim_links": [claimed(&claim_link())],
         "refused_join_links": refused(),
@@ -28,12 +28,14 @@ fn secret(number: u8) -> InvitationSecret {
     InvitationSecret::random(&mut ChaCha20Rng::from_seed([number; 32]) as &mut dyn RngCore)
 }
 
-fn derived(number: u8) -> Value {
+fn derived((number, pin): (u8, Option<&str>)) -> Value {
     let (invitation, secret) = (InvitationId([number; 16]), secret(number));
+    let pin = pin.map(|text| Pin::parse(text).expect("a PIN"));
     json!({
+        "pin": pin.as_ref().map(|pin| pin.to_text().to_string()),
         "secret": hex(secret.dangerous_bytes()),
         "invitation": invitation.fields(),
-        "public_key": derive_invitation_key(&secret, invitation).public().fields(),
+        "public_key": derive_invitation_key(&secret, pin.as_ref(), invitation).public().fields(),
     })
 }
 
@@ -47,6 +49,7 @@ fn join_link(number: u8) -> JoinLink {
         user: UserId([0x0c; 16]),
         invitation: InvitationId([number; 16]),
         secret: secret(number),
+        needs_pin: number == 2,
     }
 }
 
@@ -63,6 +66,7 @@ fn written(link: &JoinLink) -> Value {
             "user": link.user.fields(),
             "invitation": link.invitation.fields(),
             "secret": hex(link.secret.dangerous_bytes()),
+            "needs_pin": if link.needs_pin { "yes" } else { "no" },
         },
     })
 }

@@ -9,6 +9,7 @@ use mortise_protocol::wire::aad::{AuthenticatedData, PrivateHeader};
 use mortise_protocol::wire::log::{
     Attestation, AttestationStatement, CommitEntry, LogCursor, Verdict, entry_hash,
 };
+use mortise_protocol::wire::restart::{Restart, RestartCause, RestartStatement};
 use serde_json::{Value, json};
 use tls_codec::VLByteVec;
 
@@ -27,6 +28,7 @@ pub(super) fn vectors() -> Value {
         "headers": headers(),
         "commit_entries": commit_entries(),
         "attestations": attestations(),
+        "restarts": restarts(),
     })
 }
 
@@ -58,6 +60,7 @@ fn log() -> Value {
     log.append(7, |log| log.message(7));
     log.append(7, Log::attestation);
     log.append(9, |log| log.message(9));
+    log.append(9, Log::restart);
     json!({ "group": GROUP.fields(), "records": log.written })
 }
 
@@ -107,6 +110,11 @@ impl Log {
     fn attestation(&self) -> RecordBody {
         let statement = statement(self.opening);
         RecordBody::Attestation(Attestation::sign(statement, &key(10), &key(91)))
+    }
+
+    fn restart(&self) -> RecordBody {
+        let statement = ending(self.opening, RestartCause::Requested);
+        RecordBody::Restart(Restart::sign(statement, &key(10)))
     }
 
     fn append(&mut self, fence: u64, body: impl Fn(&Self) -> RecordBody) {
@@ -370,6 +378,54 @@ fn attestations() -> Value {
                 "payload": hex(encode(&RecordBody::Attestation(attestation))),
                 "mls_signature_key": mls_key.fields(),
                 "access_key": access_key.fields(),
+                "refusal": refusal,
+            })
+        })
+        .collect()
+}
+
+fn ending(opening: Hash, cause: RestartCause) -> RestartStatement {
+    RestartStatement {
+        group: GROUP,
+        parent_epoch: Epoch(1),
+        parent_entry_hash: opening,
+        cause,
+        successor: GroupId([0x68; 32]),
+        roster_seq: RosterSeq(9),
+        roster_hash: Hash([0x4a; 32]),
+        device: key(10).public().device_id(),
+    }
+}
+
+/// Records that end a log, of every cause (REQ-150).
+fn restarts() -> Value {
+    let (device, culprit) = (key(10), key(30).public().device_id());
+    let sign = |cause| Restart::sign(ending(Hash([0xe4; 32]), cause), &device);
+    let faulty = sign(RestartCause::FaultyCommit { culprit });
+    let mut changed = faulty.clone();
+    changed.statement.cause = RestartCause::Requested;
+    let cases = [
+        ("requested", sign(RestartCause::Requested), device.public()),
+        ("after a faulty commit", faulty.clone(), device.public()),
+        (
+            "after a false restart",
+            sign(RestartCause::FalseRestart { culprit }),
+            device.public(),
+        ),
+        ("another cause than was signed", changed, device.public()),
+        ("by another device's key", faulty, key(30).public()),
+    ];
+    cases
+        .into_iter()
+        .map(|(name, restart, mls_key)| {
+            let refusal = restart
+                .verify(&mls_key)
+                .err()
+                .map(|_| name_of(&Violation::BadRestart));
+            json!({
+                "name": name,
+                "payload": hex(encode(&RecordBody::Restart(restart))),
+                "mls_signature_key": mls_key.fields(),
                 "refusal": refusal,
             })
         })

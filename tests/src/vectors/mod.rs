@@ -7,6 +7,8 @@ mod access;
 mod content;
 mod fields;
 mod frames;
+mod governance;
+mod groups;
 mod invitations;
 mod keys;
 mod logs;
@@ -33,6 +35,7 @@ pub fn all() -> Vec<(&'static str, Value)> {
         ("names.json", names::vectors()),
         ("access.json", access::vectors()),
         ("logs.json", logs::vectors()),
+        ("groups.json", groups::vectors()),
         ("content.json", content::vectors()),
     ]
 }

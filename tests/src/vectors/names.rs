@@ -1,7 +1,8 @@
 //! Sealed profiles and slots: section 7.
 
 use mortise_protocol::identity::{
-    DeviceId, DirectoryKey, OrgId, SealSecret, SealedProfile, SigningKey, Slot, UserId, open_slot,
+    DeviceId, DirectoryKey, OrgId, RosterSeq, SealSecret, SealedProfile, SigningKey, Slot, UserId,
+    open_slot,
 };
 use rand::SeedableRng;
 use rand_chacha::ChaCha20Rng;
@@ -12,6 +13,9 @@ use super::{hex, unhex};
 
 const ORG: OrgId = OrgId([0x0a; 32]);
 const KEY: [u8; 32] = [0xdc; 32];
+const GENERATION: RosterSeq = RosterSeq(7);
+/// The key before it, and the entry that named that.
+const KEY_BEFORE: [u8; 32] = [0xdb; 32];
 /// Seeds of the recipient's MLS signature key and sealing key.
 const MLS_SEED: [u8; 32] = [10; 32];
 const SEAL_SEED: [u8; 32] = [12; 32];
@@ -19,14 +23,14 @@ const SEAL_SEED: [u8; 32] = [12; 32];
 /// HPKE draws its own randomness, so these were sealed once: the key of the roster, and another one.
 const SLOTS: [(&str, &str); 2] = [
     (
-        "c050eb57ee0c27b6d7ed4d24b4624e9bad8aac1f21ba22593c3868ac72d9696a",
-        "173941baf42a093e48c229e822202d7b5b14318573b13da0\
-         3bf06f22f9172dad59b5be36a1beb8100dbb4a71c00be0c2",
+        "7da592e984355edaeb0c235c772ffb941e37e3b5072b27966e78df06ec711255",
+        "78a61520115de4f76c6df213a6cc08b53dbe93ca56f45f8a\
+         05d9cd431da6610727c4f2204679244c58d6229c1f61fbb6",
     ),
     (
-        "3b16db59f8b0110d4bb53c393deb9ed999aa763bbf831eeba3cca6e6f9012b10",
-        "9d66014891c046e6af9c87e997d5e82ed20da454cecc2f99\
-         a4d4f934250a937354d38d84f849c135e62548fc7b42f88a",
+        "0e316bbe940935b2441c7e90385329406e01464f15051e97391f521da1b5d031",
+        "b3fc33d7bae1b2ee020c3879a6c0c93138f80c8df2a33bff\
+         ac8c4e3daa999a6e7551fdeafc0ed88daea42c1e5f7a9831",
     ),
 ];
 
@@ -36,6 +40,8 @@ pub(super) fn vectors() -> Value {
         "organisation": ORG.fields(),
         "directory_key": hex(KEY),
         "commitment": key.commitment().fields(),
+        "generation": GENERATION.fields(),
+        "predecessors": predecessors(&key),
         "profiles": profiles(&key),
         "recipient": {
             "device": recipient().fields(),
@@ -49,15 +55,43 @@ fn recipient() -> DeviceId {
     SigningKey::from_seed(&MLS_SEED).public().device_id()
 }
 
+/// What RotateDirectoryKey says of the key before (REQ-101).
+fn predecessors(key: &DirectoryKey) -> Value {
+    let before = DirectoryKey::from_bytes(KEY_BEFORE);
+    let mut rng = ChaCha20Rng::from_seed([9; 32]);
+    let good = key.wrap_predecessor(&mut rng, ORG, GENERATION, &before);
+    let mut changed = good.clone();
+    changed[20] ^= 1;
+    [
+        ("the key before", good.clone(), before.commitment()),
+        ("changed", changed, before.commitment()),
+        ("another key than was committed to", good, key.commitment()),
+    ]
+    .into_iter()
+    .map(|(name, predecessor, commitment)| {
+        let opened = key.unwrap_predecessor(ORG, GENERATION, &predecessor, commitment);
+        json!({
+            "name": name,
+            "predecessor": hex(&predecessor),
+            "commitment": commitment.fields(),
+            "opens_to": opened.ok().map(|key| hex(key.dangerous_bytes().as_slice())),
+        })
+    })
+    .collect()
+}
+
 fn profiles(key: &DirectoryKey) -> Value {
     let ann = UserId([0x0a; 16]);
     let sealed = |number: u8, name: &str| {
-        key.seal_profile(&mut ChaCha20Rng::from_seed([number; 32]), ORG, ann, name)
+        let mut rng = ChaCha20Rng::from_seed([number; 32]);
+        key.seal_profile(&mut rng, GENERATION, ORG, ann, name)
     };
     let good = sealed(1, "Ann");
     let mut changed = good.0.as_slice().to_vec();
     *changed.last_mut().expect("not empty") ^= 1;
-    let cut = good.0.as_slice()[..11].to_vec();
+    let cut = good.0.as_slice()[..19].to_vec();
+    let mut moved = good.0.as_slice().to_vec();
+    moved[7] += 1;
     let bob = UserId([0x0b; 16]);
     [
         ("a name", ann, good.clone()),
@@ -65,7 +99,12 @@ fn profiles(key: &DirectoryKey) -> Value {
         ("no name", ann, sealed(3, "")),
         ("shown for another user", bob, good),
         ("changed", ann, SealedProfile(changed.into())),
-        ("shorter than a nonce", ann, SealedProfile(cut.into())),
+        ("of another generation", ann, SealedProfile(moved.into())),
+        (
+            "shorter than generation and nonce",
+            ann,
+            SealedProfile(cut.into()),
+        ),
     ]
     .into_iter()
     .map(|(name, user, profile)| {
@@ -83,6 +122,7 @@ fn slots(key: &DirectoryKey) -> Value {
     let slot = |at: usize, filler: u8| Slot {
         device: recipient(),
         filler: DeviceId([filler; 16]),
+        generation: GENERATION,
         enc: unhex::<32>(SLOTS[at].0).to_vec().into(),
         ciphertext: unhex::<48>(SLOTS[at].1).to_vec().into(),
     };
@@ -90,6 +130,8 @@ fn slots(key: &DirectoryKey) -> Value {
     changed.ciphertext = [&[0], &changed.ciphertext.as_slice()[1..]].concat().into();
     let mut for_another = slot(0, 0xf1);
     for_another.device = DeviceId([0xee; 16]);
+    let mut moved = slot(0, 0xf1);
+    moved.generation = RosterSeq(GENERATION.0 + 1);
     let secret = SealSecret::new(SigningKey::from_seed(&SEAL_SEED));
     [
         ("the organisation's key", slot(0, 0xf1)),
@@ -99,6 +141,7 @@ fn slots(key: &DirectoryKey) -> Value {
         ),
         ("changed", changed),
         ("sealed for another device", for_another),
+        ("sealed as another generation", moved),
     ]
     .into_iter()
     .map(|(name, slot)| {

@@ -5,6 +5,7 @@ use mortise_protocol::roster::authority::{Operation, Role, Target, check};
 use mortise_protocol::roster::{EntrySigner, Op};
 use serde_json::{Value, json};
 
+use super::governance;
 use super::roster_refusals as refusals;
 use super::story::{Device, Invitation, ROOT, Story, add_user, key, profile, sign};
 
@@ -47,7 +48,11 @@ pub(super) fn vectors() -> Value {
     refusals::of_keys(&mut story, &people);
     invitations_that_end(&mut story, &people);
     orders(&mut story, &people);
-    story.into_json()
+    governance::take(&mut story, &people);
+    let checkpoints = governance::checkpoints(&story, &people);
+    let mut file = story.into_json();
+    file["checkpoints"] = checkpoints;
+    file
 }
 
 fn found_and_invite(story: &mut Story, people: &People) {
@@ -164,9 +169,11 @@ pub(super) fn authority_vectors() -> Value {
     let mut cells = Vec::new();
     for operation in Operation::ALL {
         for actor in Role::ALL {
-            for target in std::iter::once(Target::Own).chain(Role::ALL.map(Target::Role)) {
+            for target in targets() {
                 let on = match target {
                     Target::Own => "own",
+                    Target::Organisation => "organisation",
+                    Target::WithOrder => "organisation, with an order",
                     Target::Role(role) => role.name(),
                 };
                 cells.push(json!({
@@ -179,6 +186,12 @@ pub(super) fn authority_vectors() -> Value {
         }
     }
     json!({ "cells": cells })
+}
+
+fn targets() -> impl Iterator<Item = Target> {
+    [Target::Own, Target::Organisation, Target::WithOrder]
+        .into_iter()
+        .chain(Role::ALL.map(Target::Role))
 }
 
 /// A device that nobody has.

@@ -18,10 +18,6 @@ fn rename(user: UserId) -> Op {
     }
 }
 
-fn by_root(story: &Story, ops: Vec<Op>) -> Vec<u8> {
-    sign(story.tbs(EntrySigner::Root, ops), &key(ROOT))
-}
-
 pub(super) fn of_genesis(story: &mut Story, people: &People) {
     let good = story.genesis_ops(&people.ann);
     let with = |at: usize, op: Op| {
@@ -42,7 +38,7 @@ pub(super) fn of_genesis(story: &mut Story, people: &People) {
         ),
     ];
     for (name, ops) in cases {
-        story.refuse(name, "GenesisShape", &by_root(story, ops));
+        story.refuse(name, "GenesisShape", &story.by_root(ops));
     }
     let entry = story.by(&people.ann, good.clone());
     story.refuse("Genesis signed by a device", "GenesisShape", &entry);
@@ -66,7 +62,7 @@ pub(super) fn of_genesis(story: &mut Story, people: &People) {
         statement_key: genesis.root_key,
         ..genesis
     };
-    let entry = by_root(story, with(0, Op::Genesis(doubled)));
+    let entry = story.by_root(with(0, Op::Genesis(doubled)));
     story.refuse("the statement key is the root key", "KeyReused", &entry);
 }
 
@@ -236,7 +232,7 @@ pub(super) fn of_signers(story: &mut Story, people: &People) {
         "SignerNotAdmitted",
         &leave,
     );
-    let entry = by_root(story, ops);
+    let entry = story.by_root(ops);
     story.refuse("signed by the root key", "RootSignsGenesisOnly", &entry);
     let again = story.genesis_ops(&people.ann)[..1].to_vec();
     let entry = story.by(&people.ann, again);

@@ -96,7 +96,7 @@ pub(super) struct Story {
 }
 
 pub(super) const ROOT: u8 = 1;
-const STATEMENT: u8 = 2;
+pub(super) const STATEMENT: u8 = 2;
 
 impl Story {
     pub(super) fn new() -> Self {
@@ -148,6 +148,10 @@ impl Story {
             self.tbs(EntrySigner::Device(device.id()), ops),
             &device.mls(),
         )
+    }
+
+    pub(super) fn by_root(&self, ops: Vec<Op>) -> Vec<u8> {
+        sign(self.tbs(EntrySigner::Root, ops), &key(ROOT))
     }
 
     pub(super) fn redeem(&self, invitation: Invitation, device: &Device) -> Vec<u8> {
@@ -268,5 +272,7 @@ pub fn state(roster: &Roster) -> Value {
         "users": users,
         "devices": devices,
         "invitations": invitations,
+        "policy": roster.policy().map(Fields::fields),
+        "directory_generation": roster.directory_generation().0,
     })
 }

@@ -1,5 +1,7 @@
 //! A new directory key and its slots, who lacks one, and that no name is readable by whom it is not for.
 
+use std::collections::BTreeSet;
+
 use mortise_protocol::identity::{
     DeviceId, DirectoryKey, RosterSeq, SealedProfile, Slot, UserId, open_slot, seal_slot,
 };
@@ -194,14 +196,15 @@ impl Departed<'_> {
                 keys.extend(opened);
             }
         }
-        names
+        let read: BTreeSet<String> = names
             .iter()
             .flat_map(|(user, profile)| {
                 let org = world.org();
                 keys.iter()
                     .filter_map(move |key| key.open_profile(org, *user, profile).ok())
             })
-            .collect()
+            .collect();
+        read.into_iter().collect()
     }
 }
 

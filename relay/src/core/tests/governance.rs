@@ -171,12 +171,12 @@ fn a_member_who_floods_has_to_wait() {
     let second = world.online(&member);
     for n in 0..limits::APPEND_BURST {
         let via = if n % 2 == 0 { conn } else { second };
-        let request = rename(&world, &member, u8::try_from(n).expect("small"));
-        let answer = world.ask(via, request.clone());
-        apply(&mut world, &request, &answer);
         // Who has lost a race is not charged.
         let stale = world.refused(via, request_at_old_head(&world, &member));
         assert!(matches!(stale, Refusal::RosterConflict { .. }), "{stale:?}");
+        let request = rename(&world, &member, u8::try_from(n).expect("small"));
+        let answer = world.ask(via, request.clone());
+        apply(&mut world, &request, &answer);
     }
     let next = rename(&world, &member, 99);
     let retry_after_ms = limits::APPEND_EVERY_MS;

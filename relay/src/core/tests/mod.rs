@@ -8,6 +8,7 @@ mod groups;
 mod membership;
 mod orders;
 mod records;
+mod restarts;
 mod stock;
 mod storage;
 mod subscriptions;
