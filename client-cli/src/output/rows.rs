@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::words::{counted, one_line, person, short, span};
+use super::words::{age, counted, one_line, person, short, span};
 
 /// A user; `name` is null while the organisation's names cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -136,7 +136,7 @@ impl Whoami {
         lines.add("relay key", &self.relay_key);
         let confirmed = self.confirmed_ms_ago.map_or_else(
             || "not confirmed by an administrator yet".into(),
-            |ago| format!("confirmed by an administrator {} ago", span(ago)),
+            |ago| format!("confirmed by an administrator {} ago", age(ago)),
         );
         lines.add("roster", format!("entry {}, {confirmed}", self.roster_seq));
         if self.expelled {
