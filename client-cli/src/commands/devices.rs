@@ -112,8 +112,8 @@ fn rows(
 /// Make an invitation for a further device of your own
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Prints a link for `mortise join` on the other device. It makes its own keys, and the devices that you have
-bring it into your groups; it sees what is said from then on.
+Prints a link for `mortise join` on the other device. It makes its own keys, and the devices that
+you have bring it into your groups; it sees what is said from then on.
 
 Examples:
   mortise devices add
@@ -140,9 +140,9 @@ impl Add {
 /// Revoke a device, and those it let in: they are put out of the organisation and of every group
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Whoever had the device may have let others in with it: the further devices of the same user that it
-invited, and those that they invited, are shown and revoked with it, unless --only is given. Waits until
-every group was rotated, as `mortise offboard` does, with the same exit codes.
+Whoever had the device may have let others in with it: the further devices of the same user that
+it invited, and those that they invited, are shown and revoked with it, unless --only is given.
+Waits until every group was rotated, as `mortise offboard` does, with the same exit codes.
 
 Examples:
   mortise devices revoke 3fa9c1

@@ -14,12 +14,13 @@ use crate::output::Report;
 /// Invite somebody, again if need be, or a further device of your own
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Prints a link. Whoever has it can join once, as that user, until it expires: hand it over on a channel
-that you trust. The new device makes its own keys; you never know them. Where the organisation's policy
-or --pin asks for it, there is a PIN besides, on standard error: tell it over another channel than the
-link, by voice for example. Who has only one of the two cannot join.
+Prints a link. Whoever has it can join once, as that user, until it expires: hand it over on a
+channel that you trust. The new device makes its own keys; you never know them. Where the
+organisation's policy or --pin asks for it, there is a PIN besides, on standard error: tell it
+over another channel than the link, by voice for example. Who has only one of the two cannot join.
 
---again is for somebody whose link was lost or has expired, and the way back after `mortise suspend`.
+--again is for somebody whose link was lost or has expired, and the way back after `mortise
+suspend`.
 
 Examples:
   mortise invite 'Ann Smith'

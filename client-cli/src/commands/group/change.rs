@@ -111,8 +111,9 @@ impl Admin {
 /// Change who may add members to a group, and how long its messages are kept
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Only an admin of the group may; `mortise group show` shows what holds. Retention is what members' devices
-are told to keep: a device deletes what is older, and nobody can make a dishonest one do so.
+Only an admin of the group may; `mortise group show` shows what holds. Retention is what members'
+devices are told to keep: a device deletes what is older, and nobody can make a dishonest one do
+so.
 
 Examples:
   mortise group policy team --who-may-add admins
