@@ -305,7 +305,7 @@ mod tests {
             changed.apply(change);
             assert_eq!(
                 changed.changes_since(&policy()).as_slice(),
-                std::slice::from_ref(&change)
+                std::slice::from_ref(change)
             );
         }
         let mut changed = policy();

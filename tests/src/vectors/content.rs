@@ -20,11 +20,9 @@ pub(super) fn vectors() -> Value {
 }
 
 fn good_markdown() -> Vec<u8> {
-    TextMessage {
-        media_type: MediaType::Markdown,
-        ..TextMessage::plain(SALT, "*hello*")
-    }
-    .encode()
+    let mut message = TextMessage::plain(SALT, "*hello*");
+    message.media_type = MediaType::Markdown;
+    message.encode()
 }
 
 /// `unsupported` is accepted and shown as such; `BAD_CONTENT` is refused.

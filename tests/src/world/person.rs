@@ -31,7 +31,7 @@ pub(super) enum Wish {
 }
 
 enum Stage {
-    Joining(Box<Admission>, Disk),
+    Joining(Box<Admission>, Box<Disk>),
     In(Box<Engine<Disk>>),
     /// Only while it changes.
     Between,
@@ -114,7 +114,11 @@ impl Person {
     fn joining(name: &str, seed: u64, admission: Admission) -> Self {
         let mut disk = Disk::default();
         save_identity(&mut disk, admission.identity()).expect("an identity is saved");
-        Self::new(name, seed, Stage::Joining(Box::new(admission), disk))
+        Self::new(
+            name,
+            seed,
+            Stage::Joining(Box::new(admission), Box::new(disk)),
+        )
     }
 
     pub(super) fn found(name: &str, claim: &ClaimLink, suite: u16, seed: u64, now_ms: u64) -> Self {
@@ -291,9 +295,10 @@ impl Person {
                 if let Stage::Joining(admission, mut disk) =
                     std::mem::replace(&mut self.stage, Stage::Between)
                 {
-                    save_identity(&mut disk, admission.identity()).expect("an identity is saved");
+                    save_identity(disk.as_mut(), admission.identity())
+                        .expect("an identity is saved");
                     let rng = Box::new(Self::rng(self.seed, self.lives));
-                    let engine = Engine::open(disk, rng).expect("an engine opens");
+                    let engine = Engine::open(*disk, rng).expect("an engine opens");
                     self.stage = Stage::In(Box::new(engine));
                 }
                 vec![Wish::Hangup]

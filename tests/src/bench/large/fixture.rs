@@ -10,7 +10,7 @@ use anyhow::{Context as _, bail};
 use mortise_client::machine::{now_ms, system_rng};
 use mortise_client::transport::{self, Connection};
 use mortise_protocol::identity::{
-    ClaimLink, DirectoryKey, InvitationId, OrgId, SealSecret, SigningKey, UserId,
+    ClaimLink, DirectoryKey, InvitationId, OrgId, RosterSeq, SealSecret, SigningKey, UserId,
 };
 use mortise_protocol::roster::{
     AddDevice, EntrySigner, Genesis, Head, MAX_OPS, Op, Role, SignedEntry, sign_entry,
@@ -24,6 +24,10 @@ use crate::bench::Progress;
 use crate::bench::worker::{DeviceSeed, FIXTURE, Fixture};
 use crate::demo::relay::RelayProcess;
 
+/// Genesis, which names the directory key.
+const FOUNDED: RosterSeq = RosterSeq(1);
+/// Devices that are admitted on one connection: the relay closes a stranger's after a minute.
+const STRANGER_ADMITS: usize = 200;
 const CONNECT: Duration = Duration::from_secs(20);
 
 /// An organisation on the relay.
@@ -116,15 +120,13 @@ async fn make(
         Op::AddUser {
             user,
             role: Role::Owner,
-            profile: directory.seal_profile(&mut rng, org, user, "user 0"),
+            profile: directory.seal_profile(&mut rng, FOUNDED, org, user, "user 0"),
         },
         owner.add_device(org, user),
     ];
     let genesis = sign_entry(org, Head::EMPTY, now_ms(), EntrySigner::Root, &root, ops);
-    let key = std::sync::Arc::new(SigningKey::from_seed(&owner.seeds[1]));
-    let connection = transport::connect(&claim.relay, claim.relay_key, key, CONNECT).await?;
     let mut clerk = Clerk {
-        connection,
+        connection: dial(claim, SigningKey::from_seed(&owner.seeds[1])).await?,
         org,
         head: genesis.head(),
         asked: 0,
@@ -136,11 +138,7 @@ async fn make(
             entry: genesis.into_bytes().into(),
         })
         .await?;
-    let hello = Request::Hello {
-        org,
-        roster_seq: clerk.head.seq,
-    };
-    clerk.ask(hello).await?;
+    clerk.hello().await?;
     let mut devices = vec![DeviceSeed {
         user,
         keys: Some(owner.seeds),
@@ -148,7 +146,14 @@ async fn make(
     let admitted = options.members - options.processes;
     progress.say(&format!("admitting {admitted} devices"));
     let pending = clerk.invite(&owner.mls, &directory, admitted - 1).await?;
-    for (user, invitation, key) in pending {
+    for (nth, (user, invitation, key)) in pending.into_iter().enumerate() {
+        if nth % STRANGER_ADMITS == 0 {
+            // The owner may not append this often; somebody with an invitation may, for a minute.
+            let stranger = SigningKey::generate(&mut clerk.rng);
+            clerk.connection.close().await;
+            clerk.connection = dial(claim, stranger).await?;
+            clerk.hello().await?;
+        }
         devices.push(clerk.admit(user, invitation, &key).await?);
     }
     clerk.connection.close().await;
@@ -161,6 +166,11 @@ async fn make(
             devices: place(devices, options),
         },
     })
+}
+
+async fn dial(claim: &ClaimLink, key: SigningKey) -> anyhow::Result<Connection> {
+    let key = std::sync::Arc::new(key);
+    Ok(transport::connect(&claim.relay, claim.relay_key, key, CONNECT).await?)
 }
 
 /// Gives each process its devices: those that were admitted, and as its last one a newcomer, whose user is not known yet.
@@ -212,6 +222,11 @@ impl Clerk {
         }
     }
 
+    async fn hello(&mut self) -> anyhow::Result<()> {
+        let (org, roster_seq) = (self.org, self.head.seq);
+        self.ask(Request::Hello { org, roster_seq }).await
+    }
+
     async fn append(
         &mut self,
         signer: EntrySigner,
@@ -221,7 +236,8 @@ impl Clerk {
         let entry: SignedEntry = sign_entry(self.org, self.head, now_ms(), signer, key, ops);
         self.head = entry.head();
         let entry = entry.into_bytes().into();
-        self.ask(Request::AppendRoster { entry }).await
+        let slots = Vec::new();
+        self.ask(Request::AppendRoster { entry, slots }).await
     }
 
     /// Adds users with an invitation each, as many as an entry holds.
@@ -243,7 +259,7 @@ impl Clerk {
                 ops.push(Op::AddUser {
                     user,
                     role: Role::Member,
-                    profile: directory.seal_profile(&mut self.rng, self.org, user, &name),
+                    profile: directory.seal_profile(&mut self.rng, FOUNDED, self.org, user, &name),
                 });
                 ops.push(Op::Invite {
                     invitation,
