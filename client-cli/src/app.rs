@@ -11,7 +11,7 @@ use tokio::sync::broadcast;
 use tokio::time::Instant;
 
 use crate::commands::{Cli, Context, Global, Stdin, Verb, Watch, read_process_stdin, unasked};
-use crate::daemon::{self, DaemonSocket};
+use crate::daemon::{self, Clients, DaemonSocket};
 use crate::driver::{ClientEngine, Session};
 use crate::error::CliError;
 use crate::exit::Exit;
@@ -256,6 +256,7 @@ async fn listen(profile: &Profile, global: &Global, out: &Printer) -> Result<(),
         .take_events()
         .ok_or_else(|| CliError::Internal("the events were taken".into()))?;
     let watch = Watch::new(Arc::clone(&session), out.clone()).await?;
+    let mut clients = Clients::default();
     // Biased: who wants to stop us comes first.
     let result = tokio::select! {
         biased;
@@ -264,8 +265,9 @@ async fn listen(profile: &Profile, global: &Global, out: &Printer) -> Result<(),
             CliError::OutputGone => Ok(()),
             error => Err(error),
         },
-        error = daemon::serve(&socket, Arc::clone(&session)) => Err(error),
+        error = daemon::serve(&socket, Arc::clone(&session), &mut clients) => Err(error),
     };
+    clients.finish().await;
     let result = judge(profile, &session, result);
     drop(socket);
     session.close().await;

@@ -129,8 +129,8 @@ fn a_further_device_is_in_the_groups_and_goes_with_the_one_that_let_it_in() -> a
     bob.say(TEAM, "alone again")?;
     // One's own device, as the last thing that it does.
     let (mut fourth, fourth_id) = further(bob)?;
-    fourth.go_offline();
     fourth.must(&["devices", "revoke", &fourth_id], "ordered")?;
+    fourth.leave(PATIENCE)?;
     fourth.fails(&["read", TEAM], Exit::NotAdmitted)?;
     ensure!(user(ann, "Bob")?["devices"] == 1);
     Ok(())
