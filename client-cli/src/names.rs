@@ -26,8 +26,22 @@ struct KnownUser {
 #[derive(Clone, Debug)]
 struct KnownGroup {
     name: String,
-    /// Whether it is not over for this device: left, closed, or continued in another group.
-    lives: bool,
+    turn: Turn,
+}
+
+/// Which groups of a name are meant first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Turn {
+    /// It goes on.
+    Lives,
+    /// It is over: left or closed.
+    Over,
+    /// Another group continues it.
+    Continued,
+}
+
+impl Turn {
+    const ALL: [Self; 3] = [Self::Lives, Self::Over, Self::Continued];
 }
 
 /// Everybody and everything that has a name, as it was when it was asked for.
@@ -128,16 +142,17 @@ impl Names {
     /// # Errors
     /// [`CliError::Unknown`], [`CliError::Ambiguous`].
     pub fn find_group(&self, given: &str) -> Result<GroupId, CliError> {
-        let among = |lives: bool| {
+        let among = |turn: Turn| {
             self.groups
                 .iter()
-                .filter(move |(_, known)| known.lives == lives)
+                .filter(move |(_, known)| known.turn == turn)
                 .map(|(id, known)| (*id, Some(known.name.as_str())))
         };
-        match find("group", given, among(true)) {
-            Err(CliError::Unknown { .. }) => find("group", given, among(false)),
-            other => other,
-        }
+        let mut found = Turn::ALL
+            .into_iter()
+            .map(|turn| find("group", given, among(turn)));
+        let first = found.find(|found| !matches!(found, Err(CliError::Unknown { .. })));
+        first.unwrap_or_else(|| find("group", given, std::iter::empty()))
     }
 
     /// The one group that is meant; one that this device does not know, by its whole id.
@@ -179,7 +194,8 @@ impl Names {
                 .into_iter()
                 .map(|(id, name)| {
                     let name = name.into();
-                    (id, KnownGroup { name, lives: true })
+                    let turn = Turn::Lives;
+                    (id, KnownGroup { name, turn })
                 })
                 .collect(),
         }
@@ -189,10 +205,11 @@ impl Names {
 fn known_group(group: GroupView) -> (GroupId, KnownGroup) {
     let known = KnownGroup {
         name: group.name,
-        lives: matches!(
-            group.status,
-            GroupStatusView::Active | GroupStatusView::Stopped(_)
-        ),
+        turn: match group.status {
+            GroupStatusView::Active | GroupStatusView::Stopped(_) => Turn::Lives,
+            GroupStatusView::Removed | GroupStatusView::Closed => Turn::Over,
+            GroupStatusView::Continued { .. } => Turn::Continued,
+        },
     };
     (group.id, known)
 }
@@ -323,7 +340,10 @@ mod tests {
     fn a_conversation_s_name_is_that_of_the_group_that_goes_on() {
         let mut names = names();
         let over = names.groups.get_mut(&GroupId([1; 32])).expect("a group");
-        over.lives = false;
+        over.turn = Turn::Continued;
+        assert_eq!(names.find_group("team").expect("name"), GroupId([2; 32]));
+        let left = names.groups.get_mut(&GroupId([2; 32])).expect("a group");
+        left.turn = Turn::Over;
         assert_eq!(names.find_group("team").expect("name"), GroupId([2; 32]));
         assert_eq!(names.find_group("0101").expect("id"), GroupId([1; 32]));
     }

@@ -1,7 +1,7 @@
 //! The organisation itself, in the simulated world: policy, names, PINs, recovery, freshness, closed groups.
 
 use mortise_protocol::engine::{
-    Alarm, CommandError, CommandKind, Event, GroupStatusView, Input, IntentId, Output,
+    Alarm, CommandError, CommandKind, Event, GroupStatusView, Input, IntentId, Output, PinChoice,
 };
 use mortise_protocol::group::{SUITE_CLASSICAL, SUITE_HYBRID};
 use mortise_protocol::identity::{
@@ -156,6 +156,7 @@ fn a_device_that_was_forgotten_gets_its_key() {
         name: "Cy".into(),
         role: Role::Member,
         expires_at_ms,
+        pin: PinChoice::Policy,
     };
     let id = does(&mut world, ann, kind);
     let (link, _) = world.invitation(ann, id).expect("a link");
@@ -181,6 +182,7 @@ fn a_pin_is_needed_and_can_be_tried_again() {
         name: "Bob".into(),
         role: Role::Member,
         expires_at_ms: world.now_ms + HOUR_MS,
+        pin: PinChoice::Policy,
     };
     let id = does(&mut world, ann, kind);
     let (link, pin) = world.invitation(ann, id).expect("a link");
@@ -288,6 +290,7 @@ fn a_suspended_user_comes_back() {
     let kind = CommandKind::ReinviteUser {
         user,
         expires_at_ms,
+        pin: PinChoice::Policy,
     };
     let id = does(&mut world, ann, kind);
     let (link, _) = world.invitation(ann, id).expect("a link");
@@ -433,6 +436,7 @@ fn an_invitation_survives_a_crash() {
         name: "Bob".into(),
         role: Role::Member,
         expires_at_ms,
+        pin: PinChoice::Policy,
     };
     let id = world.command(ann, kind);
     until_appended(&mut world);

@@ -1,6 +1,6 @@
 //! What the simulation has found once, each as a story of its own.
 
-use mortise_protocol::engine::{CommandKind, Event, GroupStatusView, Input, Output};
+use mortise_protocol::engine::{CommandKind, Event, GroupStatusView, Input, Output, PinChoice};
 use mortise_protocol::group::SUITE_CLASSICAL;
 use mortise_protocol::roster::Role;
 use mortise_protocol::wire::{
@@ -107,7 +107,10 @@ fn a_late_refusal_of_a_roster_entry() {
     let engine = world.people[bob.0].engine_mut();
     let id = engine.next_intent();
     let expires_at_ms = now + 86_400_000;
-    let kind = CommandKind::InviteDevice { expires_at_ms };
+    let kind = CommandKind::InviteDevice {
+        expires_at_ms,
+        pin: PinChoice::Policy,
+    };
     let command = Input::Command(mortise_protocol::engine::Command { id, kind });
     let outputs = engine.handle(now, command).expect("a step");
     let (first, _) = sent_entry(&outputs).expect("an entry");

@@ -112,8 +112,8 @@ fn rows(
 /// Make an invitation for a further device of your own
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Prints a link for `mortise join` on the other device. It makes its own keys, and the devices that you have
-bring it into your groups; it sees what is said from then on.
+Prints a link for `mortise join` on the other device. It makes its own keys, and the devices that
+you have bring it into your groups; it sees what is said from then on.
 
 Examples:
   mortise devices add
@@ -122,13 +122,17 @@ struct Add {
     /// How long the link can be used: 30m, 12h, 7d, 2w
     #[arg(long, value_name = "TIME", default_value = "24h", value_parser = values::span)]
     expires: Duration,
+    /// Whether there is a PIN besides
+    #[arg(long, value_name = "WHEN", default_value = "auto")]
+    pin: invite::PinRule,
 }
 
 impl Add {
     async fn run(self, cx: &Context) -> Result<(), CliError> {
         cx.sync().await?;
         let expires_at_ms = invite::expiry(self.expires);
-        let kind = CommandKind::InviteDevice { expires_at_ms };
+        let pin = self.pin.into();
+        let kind = CommandKind::InviteDevice { expires_at_ms, pin };
         invite::make(cx, kind, expires_at_ms).await
     }
 }
@@ -136,9 +140,9 @@ impl Add {
 /// Revoke a device, and those it let in: they are put out of the organisation and of every group
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Whoever had the device may have let others in with it: the further devices of the same user that it
-invited, and those that they invited, are shown and revoked with it, unless --only is given. Waits until
-every group was rotated, as `mortise offboard` does, with the same exit codes.
+Whoever had the device may have let others in with it: the further devices of the same user that
+it invited, and those that they invited, are shown and revoked with it, unless --only is given.
+Waits until every group was rotated, as `mortise offboard` does, with the same exit codes.
 
 Examples:
   mortise devices revoke 3fa9c1
@@ -160,13 +164,14 @@ impl Revoke {
         cx.sync().await?;
         let names = cx.names().await?;
         let device = names.find_device(&self.device)?;
-        let (earlier, enrolled) = cx
+        let (me, earlier, enrolled) = cx
             .session
             .query(move |engine| {
                 let earlier = engine.roster().device(device).and_then(|d| d.revoked);
-                (earlier, enrolled_by(engine, device))
+                (engine.device(), earlier, enrolled_by(engine, device))
             })
             .await?;
+        let myself = device == me || !self.only && enrolled.contains(&me);
         let enrolled: Vec<_> = enrolled.iter().map(ToString::to_string).collect();
         if self.only && !enrolled.is_empty() {
             let ids = enrolled.join(", ");
@@ -189,6 +194,9 @@ impl Revoke {
             already: earlier.is_some(),
         };
         cx.out.report(&report).await?;
+        if myself {
+            return order::without_this_device(cx).await;
+        }
         order::follow(cx, seq, self.wait).await
     }
 }

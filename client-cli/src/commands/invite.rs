@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use clap::Args;
-use mortise_protocol::engine::{CommandKind, Event};
+use clap::{Args, ValueEnum};
+use mortise_protocol::engine::{CommandKind, Event, PinChoice};
 use mortise_protocol::roster::Role;
 
 use super::{Context, values};
@@ -14,16 +14,17 @@ use crate::output::Report;
 /// Invite somebody, again if need be, or a further device of your own
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Prints a link. Whoever has it can join once, as that user, until it expires: hand it over on a channel
-that you trust. The new device makes its own keys; you never know them. Where the organisation's policy
-asks for it, there is a PIN besides, on standard error: tell it over another channel than the link, by
-voice for example. Who has only one of the two cannot join.
+Prints a link. Whoever has it can join once, as that user, until it expires: hand it over on a
+channel that you trust. The new device makes its own keys; you never know them. Where the
+organisation's policy or --pin asks for it, there is a PIN besides, on standard error: tell it
+over another channel than the link, by voice for example. Who has only one of the two cannot join.
 
---again is for somebody whose link was lost or has expired, and the way back after `mortise suspend`.
+--again is for somebody whose link was lost or has expired, and the way back after `mortise
+suspend`.
 
 Examples:
   mortise invite 'Ann Smith'
-  mortise invite Bob --role admin --expires 24h
+  mortise invite Bob --role admin --expires 24h --pin always
   mortise invite --again Bob
   mortise invite --device
   LINK=$(mortise invite Carol)")]
@@ -44,23 +45,50 @@ pub struct Invite {
     /// How long the link can be used: 30m, 12h, 7d, 2w
     #[arg(long, value_name = "TIME", default_value = "7d", value_parser = values::span)]
     expires: Duration,
+    /// Whether there is a PIN besides
+    #[arg(long, value_name = "WHEN", default_value = "auto")]
+    pin: PinRule,
+}
+
+/// When an invitation has a PIN.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(super) enum PinRule {
+    /// If the organisation's policy asks for it
+    Auto,
+    /// In any case
+    Always,
+    /// Not; refused where the policy asks for it
+    Never,
+}
+
+impl From<PinRule> for PinChoice {
+    fn from(rule: PinRule) -> Self {
+        match rule {
+            PinRule::Auto => Self::Policy,
+            PinRule::Always => Self::Always,
+            PinRule::Never => Self::Never,
+        }
+    }
 }
 
 impl Invite {
     pub(super) async fn run(self, cx: &Context) -> Result<(), CliError> {
         cx.sync().await?;
         let expires_at_ms = expiry(self.expires);
+        let pin = self.pin.into();
         let kind = match (self.name, self.again) {
             (Some(name), _) => CommandKind::InviteUser {
                 name,
                 role: self.role,
                 expires_at_ms,
+                pin,
             },
             (None, Some(given)) => CommandKind::ReinviteUser {
                 user: cx.names().await?.find_user(&given)?,
                 expires_at_ms,
+                pin,
             },
-            (None, None) => CommandKind::InviteDevice { expires_at_ms },
+            (None, None) => CommandKind::InviteDevice { expires_at_ms, pin },
         };
         make(cx, kind, expires_at_ms).await
     }

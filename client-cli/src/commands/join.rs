@@ -22,10 +22,10 @@ const MAX_LINK_BYTES: u64 = 64 * 1024;
 /// Join an organisation by an invitation link, as a new device
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Makes this device's keys and a profile, protected by a passphrase that you choose. A link works once. If it needs a PIN, which whoever invited you tells you, it is asked for
-on the terminal; a wrong one uses nothing up.
-Other users of this machine can see a link on the command line: prefer --link-file or -. If this is
-interrupted, run it again with the same link.
+Makes this device's keys and a profile, protected by a passphrase that you choose. A link works
+once. If it needs a PIN, which whoever invited you tells you, it is asked for on the terminal; a
+wrong one uses nothing up. Other users of this machine can see a link on the command line: prefer
+--link-file or -. If this is interrupted, run it again with the same link.
 
 Examples:
   mortise join 'mortise://join/AbC…'

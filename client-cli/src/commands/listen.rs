@@ -24,10 +24,10 @@ const NAMES_AGE: Duration = Duration::from_secs(2);
 /// Stay online: receive, rotate keys, serve the other commands
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Receives messages and prints them, adds what others were asked to add, and after an order rotates the
-keys of every group that it is in. While it runs, the other commands on this profile work through it.
-It reconnects by itself. SIGTERM or SIGINT ends it, with exit code 0; it ends with exit code 10 when
-the organisation puts this device out.
+Receives messages and prints them, adds what others were asked to add, and after an order rotates
+the keys of every group that it is in. While it runs, the other commands on this profile work
+through it. It reconnects by itself. SIGTERM or SIGINT ends it, with exit code 0; it ends with
+exit code 10 when the organisation puts this device out.
 
 Examples:
   mortise listen

@@ -89,12 +89,17 @@ pub(super) async fn against(
     };
     cx.out.report(&report).await?;
     if myself {
-        cx.out
-            .note("this device has left with its user; the others finish the groups")
-            .await;
-        return Ok(());
+        return without_this_device(cx).await;
     }
     follow(cx, seq, wait).await
+}
+
+/// The order was against this device, too: it cannot look how the groups stand.
+pub(super) async fn without_this_device(cx: &Context) -> Result<(), CliError> {
+    cx.out
+        .note("this device is out, too; the others finish the groups")
+        .await;
+    Ok(())
 }
 
 /// Gives an order, unless it was given `earlier`; returns where it is on the roster.

@@ -35,10 +35,11 @@ Examples:
 /// Change the organisation's policy; what is not named stays as it is
 #[derive(Debug, Args)]
 #[command(after_help = "\
-The suite holds for new groups; a group that exists moves to it with `mortise group restart`. Owners and
-admins confirm the roster while they are online (every ten minutes): `--staleness` says what a device does
-that has seen no such confirmation for longer than `--staleness-limit`. `block` suits organisations where
-some administrator's device is always online: nobody can send anything while none is.
+The suite holds for new groups; a group that exists moves to it with `mortise group restart`.
+Owners and admins confirm the roster while they are online (every ten minutes): `--staleness` says
+what a device does that has seen no such confirmation for longer than `--staleness-limit`. `block`
+suits organisations where some administrator's device is always online: nobody can send anything
+while none is.
 
 Examples:
   mortise policy set --pin required

@@ -10,8 +10,8 @@ use crate::output::Report;
 /// Change your name, or another user's, as colleagues see it
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Names are sealed before they leave this device: the relay never sees them. Another user's name can be
-changed by an owner or an admin.
+Names are sealed before they leave this device: the relay never sees them. Another user's name can
+be changed by an owner or an admin.
 
 Examples:
   mortise profile 'Ann Smith-Jones'

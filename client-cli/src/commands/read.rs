@@ -17,8 +17,8 @@ const PAGE: usize = 500;
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Fetches what is new first. If the relay cannot be reached, shows what is stored and ends with exit
-code 7; with --offline it does not try. A conversation that went on in another group is shown whole, unless
---after is given.
+code 7; with --offline it does not try. A conversation that went on in another group is shown
+whole, unless --after is given.
 
 Examples:
   mortise read team

@@ -11,9 +11,9 @@ use crate::error::CliError;
 /// Shut a user out of the organisation and of every group, until they are invited again
 #[derive(Debug, Args)]
 #[command(after_help = "\
-As `mortise offboard`, with the same output and exit codes, but that the user stays on the roster. Their
-devices' keys are burned: the way back is `mortise invite --again USER`, and a new device. Then add them to
-their groups again; the messages in between stay unknown to them.
+As `mortise offboard`, with the same output and exit codes, but that the user stays on the roster.
+Their devices' keys are burned: the way back is `mortise invite --again USER`, and a new device.
+Then add them to their groups again; the messages in between stay unknown to them.
 
 Examples:
   mortise suspend Bob

@@ -92,6 +92,9 @@ impl From<CommandError> for CliError {
             CommandError::Leaving => not_now(
                 "it is over when another member comes online; a group admin can add you again",
             ),
+            CommandError::PinRequired => {
+                not_now("leave --pin away, or change it with `mortise policy set --pin optional`")
+            }
             CommandError::LastAdmin => not_now("first `mortise group admin add GROUP USER`"),
             CommandError::NotInGroup => not_now("first `mortise group add GROUP USER`"),
             CommandError::HasLeft { .. } => not_now("ask an admin of the group to add them"),

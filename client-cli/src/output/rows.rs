@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::words::{counted, one_line, person, short, span};
+use super::words::{age, counted, one_line, person, short, span};
 
 /// A user; `name` is null while the organisation's names cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -118,6 +118,8 @@ pub struct Whoami {
     pub relay_key: String,
     /// The newest roster entry that is known here.
     pub roster_seq: u64,
+    /// How long ago an owner or admin last confirmed the roster, ms; null if never.
+    pub confirmed_ms_ago: Option<u64>,
     /// Whether this device was put out.
     pub expelled: bool,
 }
@@ -132,7 +134,11 @@ impl Whoami {
         lines.add("organisation", &self.org);
         lines.add("relay", one_line(&self.relay));
         lines.add("relay key", &self.relay_key);
-        lines.add("roster", format!("entry {}", self.roster_seq));
+        let confirmed = self.confirmed_ms_ago.map_or_else(
+            || "not confirmed by an administrator yet".into(),
+            |ago| format!("confirmed by an administrator {} ago", age(ago)),
+        );
+        lines.add("roster", format!("entry {}, {confirmed}", self.roster_seq));
         if self.expelled {
             lines
                 .0

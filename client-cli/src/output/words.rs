@@ -67,6 +67,18 @@ pub fn span(ms: u64) -> String {
     }
 }
 
+/// How long ago something was, roughly: `45s`, `5m`, `36h`, `12d`.
+pub(super) fn age(ms: u64) -> String {
+    let seconds = ms / 1000;
+    let unit = [(86_400, "d"), (3_600, "h"), (60, "m")]
+        .into_iter()
+        .find(|(length, _)| seconds >= 2 * length);
+    match unit {
+        Some((length, letter)) => format!("{}{letter}", seconds / length),
+        None => format!("{seconds}s"),
+    }
+}
+
 /// Year, month and day of the n-th day since 1970 (Howard Hinnant's `civil_from_days`).
 fn civil(days: u64) -> (u64, u64, u64) {
     let z = days + 719_468;
@@ -89,6 +101,12 @@ mod tests {
         assert_eq!(utc(0), "1970-01-01 00:00:00Z");
         assert_eq!(utc(951_782_400_000), "2000-02-29 00:00:00Z");
         assert_eq!(utc(1_795_345_273_999), "2026-11-22 11:01:13Z");
+    }
+
+    #[test]
+    fn ages_are_said_roughly() {
+        let said = [0, 119, 333, 7_100, 36 * 3_600, 90 * 86_400].map(|s| age(s * 1000));
+        assert_eq!(said, ["0s", "119s", "5m", "118m", "36h", "90d"]);
     }
 
     #[test]

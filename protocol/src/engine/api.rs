@@ -35,6 +35,18 @@ pub struct Command {
     pub kind: CommandKind,
 }
 
+/// Whether an invitation has a PIN beside its link (REQ-104).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PinChoice {
+    /// If the organisation's policy asks for it.
+    #[default]
+    Policy,
+    /// Whatever the policy says.
+    Always,
+    /// Refused where the policy asks for one.
+    Never,
+}
+
 /// Everything that changes something.
 #[derive(Debug)]
 pub enum CommandKind {
@@ -98,11 +110,15 @@ pub enum CommandKind {
         role: Role,
         /// Until when, ms since 1970.
         expires_at_ms: u64,
+        /// Whether there is a PIN besides.
+        pin: PinChoice,
     },
     /// Makes an invitation for a further device of this user; answered by [`Event::Invited`].
     InviteDevice {
         /// Until when, ms since 1970.
         expires_at_ms: u64,
+        /// Whether there is a PIN besides.
+        pin: PinChoice,
     },
     /// Orders a user's removal from the organisation; answered by [`Event::Ordered`].
     RemoveUser {
@@ -120,6 +136,8 @@ pub enum CommandKind {
         user: UserId,
         /// Until when, ms since 1970.
         expires_at_ms: u64,
+        /// Whether there is a PIN besides.
+        pin: PinChoice,
     },
     /// Orders a device's removal; answered by [`Event::Ordered`].
     RevokeDevice {
@@ -423,6 +441,9 @@ pub enum CommandError {
     /// The roster's rules forbid it.
     #[error("the organisation's rules do not allow that: {0}")]
     Roster(String),
+    /// Every invitation has a PIN, by the organisation's policy.
+    #[error("the organisation's policy asks for a PIN with every invitation")]
+    PinRequired,
     /// The names cannot be sealed yet.
     #[error("the directory key has not arrived yet; a colleague's device must come online once")]
     NoDirectoryKey,

@@ -33,8 +33,8 @@ mod warm;
 pub use admission::{Admission, AdmissionError, AdmissionStep};
 pub use api::{
     Alarm, Command, CommandError, CommandKind, Event, GroupStatusView, GroupView, HistoryKind,
-    HistoryRecord, Input, IntentId, InviteLink, MemberView, OrderGroup, Output, PolicyChange,
-    WhoMayAdd,
+    HistoryRecord, Input, IntentId, InviteLink, MemberView, OrderGroup, Output, PinChoice,
+    PolicyChange, WhoMayAdd,
 };
 pub use identity::{DeviceKeys, Identity, has_identity, load_identity, save_identity};
 

@@ -1,6 +1,6 @@
 //! What can happen in one step of a scenario.
 
-use mortise_protocol::engine::{CommandKind, IntentId};
+use mortise_protocol::engine::{CommandKind, IntentId, PinChoice};
 use mortise_protocol::identity::{GroupId, UserId};
 use mortise_protocol::roster::Role;
 use rand::Rng;
@@ -415,7 +415,13 @@ impl Scenario {
             self.everybody(|s, p| s.is_awake(p) && s.world.people[p.0].conn.is_some() && p.0 != 0);
         if let Some(who) = members.choose(&mut self.rng) {
             let expires_at_ms = self.world.now_ms + 86_400_000;
-            self.command(*who, CommandKind::InviteDevice { expires_at_ms });
+            self.command(
+                *who,
+                CommandKind::InviteDevice {
+                    expires_at_ms,
+                    pin: PinChoice::Policy,
+                },
+            );
         }
         self.run_for(100)?;
         self.welcome_the_invited();

@@ -14,7 +14,7 @@ mod template;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use mortise_protocol::engine::{CommandKind, Event, IntentId};
+use mortise_protocol::engine::{CommandKind, Event, IntentId, PinChoice};
 use mortise_protocol::identity::{
     ClaimLink, DeviceId, Epoch, GroupId, Hash, InvitationSecret, LogSeq, OrgId, Pin, PublicKey,
     RosterSeq, SigningKey, sha256,
@@ -187,6 +187,7 @@ impl World {
             name: name.into(),
             role,
             expires_at_ms,
+            pin: PinChoice::Policy,
         };
         self.invite_by(inviter, name, kind)
     }
@@ -197,7 +198,14 @@ impl World {
     /// When that does not work.
     pub fn add_device(&mut self, owner: PersonId, name: &str) -> PersonId {
         let expires_at_ms = self.now_ms + 86_400_000;
-        self.invite_by(owner, name, CommandKind::InviteDevice { expires_at_ms })
+        self.invite_by(
+            owner,
+            name,
+            CommandKind::InviteDevice {
+                expires_at_ms,
+                pin: PinChoice::Policy,
+            },
+        )
     }
 
     fn invite_by(&mut self, inviter: PersonId, name: &str, kind: CommandKind) -> PersonId {

@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, ensure};
 use mortise_client::exit::Exit;
-use mortise_tests::demo::person::{Person, text};
+use mortise_tests::demo::person::{PATIENCE, Person, text};
 use mortise_tests::stage::{Stage, TEAM};
 use serde_json::Value;
 
@@ -24,11 +24,14 @@ fn a_link_with_a_pin_needs_it() -> anyhow::Result<()> {
     };
     let without = ann.must(&["invite", "Cy"], "invited")?;
     ensure!(without["pin"].is_null(), "{without}");
+    let with = ann.must(&["invite", "Emil", "--pin", "always"], "invited")?;
+    ensure!(with["pin"].is_string(), "{with}");
     bob.fails(&["policy", "set", "--pin", "required"], Exit::NotAllowed)?;
     ann.must(&["policy", "set", "--pin", "required"], "policy")?;
     let shown = bob.must(&["policy", "show"], "policy")?;
     ensure!(shown["pin"] == "required", "{shown}");
 
+    ann.fails(&["invite", "Dora", "--pin", "never"], Exit::NotAllowed)?;
     let invited = ann.must(&["invite", "Dora"], "invited")?;
     let (link, pin) = (text(&invited, "link")?, text(&invited, "pin")?);
     let dora = stage.newcomer("Dora")?;
@@ -87,27 +90,29 @@ fn whoever_is_suspended_comes_back_by_another_invitation() -> anyhow::Result<()>
 
 #[test]
 fn a_further_device_is_in_the_groups_and_goes_with_the_one_that_let_it_in() -> anyhow::Result<()> {
-    let stage = Stage::with(&["Ann", "Bob"])?;
+    let mut stage = Stage::with(&["Ann", "Bob"])?;
+    // Bob's first device brings the others in.
+    stage.people[1].come_online()?;
     let [ann, bob] = &stage.people[..] else {
         anyhow::bail!("two people");
     };
     let further = |of: &Person| -> anyhow::Result<(Person, String)> {
         let link = text(&of.must(&["devices", "add"], "invited")?, "link")?;
-        let person = stage.newcomer("Bob")?;
+        let mut person = stage.newcomer("Bob")?;
         let device = text(&person.must(&["join", &link], "joined")?, "device")?;
+        person.come_online()?;
+        // It may have been brought in before it listens.
+        if person.run(&["--offline", "read", TEAM])?.code != 0 {
+            person.hears("being brought in", |line| line.is("group_joined"))?;
+        }
         Ok((person, device))
     };
-    let (second, second_id) = further(bob)?;
-    let (third, third_id) = further(&second)?;
-    // Bob's first device brings the others in.
+    let (mut second, second_id) = further(bob)?;
+    let (mut third, third_id) = further(&second)?;
     bob.say(TEAM, "from the first")?;
     second.say(TEAM, "from the second")?;
-    ensure!(
-        third
-            .reads(TEAM)?
-            .last()
-            .is_some_and(|row| row.1 == "from the second")
-    );
+    let read = third.reads(TEAM)?;
+    ensure!(read.last().is_some_and(|row| row.1 == "from the second"));
     let listed = bob.run(&["devices", "list", "Bob"])?;
     ensure!(listed.lines.iter().filter(|line| line.is("device")).count() == 3);
 
@@ -116,9 +121,17 @@ fn a_further_device_is_in_the_groups_and_goes_with_the_one_that_let_it_in() -> a
         ordered["and_devices"] == serde_json::json!([third_id]),
         "{ordered}"
     );
-    second.fails(&["read", TEAM], Exit::NotAdmitted)?;
-    third.fails(&["read", TEAM], Exit::NotAdmitted)?;
+    for device in [&mut second, &mut third] {
+        let (_, code) = device.leave(PATIENCE)?;
+        ensure!(code == i32::from(Exit::NotAdmitted.number()), "{code}");
+        device.fails(&["read", TEAM], Exit::NotAdmitted)?;
+    }
     bob.say(TEAM, "alone again")?;
+    // One's own device, as the last thing that it does.
+    let (mut fourth, fourth_id) = further(bob)?;
+    fourth.must(&["devices", "revoke", &fourth_id], "ordered")?;
+    fourth.leave(PATIENCE)?;
+    fourth.fails(&["read", TEAM], Exit::NotAdmitted)?;
     ensure!(user(ann, "Bob")?["devices"] == 1);
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! `mortise group rename`, `topic`, `admin` and `policy`: what only a group's admins change.
 
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{ArgGroup, Args, Subcommand, ValueEnum};
 use mortise_protocol::engine::{CommandKind, Event, PolicyChange, WhoMayAdd};
 use mortise_protocol::identity::GroupId;
 
@@ -111,21 +111,23 @@ impl Admin {
 /// Change who may add members to a group, and how long its messages are kept
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Only an admin of the group may; `mortise group show` shows what holds. Retention is what members' devices
-are told to keep: a device deletes what is older, and nobody can make a dishonest one do so.
+Only an admin of the group may; `mortise group show` shows what holds. Retention is what members'
+devices are told to keep: a device deletes what is older, and nobody can make a dishonest one do
+so.
 
 Examples:
   mortise group policy team --who-may-add admins
   mortise group policy team --retention 90d
   mortise group policy team --retention forever")]
+#[command(group(ArgGroup::new("changes").required(true).multiple(true)))]
 pub(super) struct Policy {
     /// The group, by name or by the beginning of its id
     group: String,
     /// Who may add members; guests never may
-    #[arg(long, value_name = "WHO", required_unless_present = "retention")]
+    #[arg(long, value_name = "WHO", group = "changes")]
     who_may_add: Option<Who>,
     /// How long devices keep the group's messages: whole days, as 90d or 12w, or `forever`
-    #[arg(long, value_name = "TIME", value_parser = values::retention)]
+    #[arg(long, value_name = "TIME", group = "changes", value_parser = values::retention)]
     retention: Option<Retention>,
 }
 

@@ -17,9 +17,9 @@ const POLL: Duration = Duration::from_millis(100);
 /// Leave a group, with all devices
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Puts the wish to leave into the group's log; from then on nothing can be sent there. The first other
-member who is online carries it out, which changes the group's keys. What was received stays readable.
-Only an admin of the group can add you again.
+Puts the wish to leave into the group's log; from then on nothing can be sent there. The first
+other member who is online carries it out, which changes the group's keys. What was received stays
+readable. Only an admin of the group can add you again.
 
 Examples:
   mortise group leave team

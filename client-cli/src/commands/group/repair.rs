@@ -10,9 +10,9 @@ use crate::output::Report;
 /// Continue a conversation in a new group, with the organisation's present suite
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Only an admin of the group may. Its members are taken over, and what waits to be sent goes there; the
-history stays one. It is the way to another ciphersuite (`mortise policy set --suite`), and out of a
-group that is stopped. A group that somebody has damaged restarts by itself.
+Only an admin of the group may. Its members are taken over, and what waits to be sent goes there;
+the history stays one. It is the way to another ciphersuite (`mortise policy set --suite`), and
+out of a group that is stopped. A group that somebody has damaged restarts by itself.
 
 Examples:
   mortise group restart team")]
@@ -45,8 +45,8 @@ impl Restart {
 /// Ask to be let into a group anew, because this device's state of it leads nowhere
 #[derive(Debug, Args)]
 #[command(after_help = "\
-The first other member who is online removes this device's old state and adds a fresh one, in one step.
-What was said in between stays unknown to this device, and the history shows the gap.
+The first other member who is online removes this device's old state and adds a fresh one, in one
+step. What was said in between stays unknown to this device, and the history shows the gap.
 
 Examples:
   mortise group resync team")]
@@ -76,9 +76,9 @@ impl Resync {
 /// Close a group for everybody, by order of the organisation
 #[derive(Debug, Args)]
 #[command(after_help = "\
-For owners and admins of the organisation, members of the group or not: for a group that its own members
-cannot free. The relay takes nothing more for it, on any account; what members have, they keep. A group that
-this device is not in is named by its whole id.
+For owners and admins of the organisation, members of the group or not: for a group that its own
+members cannot free. The relay takes nothing more for it, on any account; what members have, they
+keep. A group that this device is not in is named by its whole id.
 
 Examples:
   mortise group close team

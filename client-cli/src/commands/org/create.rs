@@ -18,13 +18,14 @@ use crate::profile::Way;
 /// Found an organisation on a relay, with you as its owner
 #[derive(Debug, Args)]
 #[command(after_help = "\
-The relay's operator gives you the claim link, which `mortise-relay init` prints; it works once. The
-root key is the organisation's last resort: it signs the founding, and a new owner when all owners are gone
-(`mortise org recover`). Move its file to a place that is not online, and keep two copies.
+The relay's operator gives you the claim link, which `mortise-relay init` prints; it works once.
+The root key is the organisation's last resort: it signs the founding, and a new owner when all
+owners are gone (`mortise org recover`). Move its file to a place that is not online, and keep two
+copies.
 
 Examples:
   mortise org create --claim 'mortise://claim/AbC…' --name 'Olga Owner' --root-key-out root.key
-  mortise org create --claim - --name Olga --suite 0x0001 --root-key-out /media/usb/root.key < claim.txt")]
+  mortise org create --claim - --name Olga --suite 0x0001 --root-key-out /media/root.key < claim.txt")]
 pub(super) struct Create {
     /// The relay's claim link, or - for what is on stdin
     #[arg(long, value_name = "LINK", required_unless_present = "claim_file")]

@@ -18,16 +18,16 @@ use crate::profile::Way;
 /// Become an owner by the organisation's root key, when its owners are gone
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Makes a new user, an owner, with this device: everybody sees it in the organisation's signed log. Nothing
-else changes: whom you want out, remove with `mortise offboard`. Names are readable again as colleagues
-come online; add yourself to groups by asking one of their admins.
+Makes a new user, an owner, with this device: everybody sees it in the organisation's signed log.
+Nothing else changes: whom you want out, remove with `mortise offboard`. Names are readable again
+as colleagues come online; add yourself to groups by asking one of their admins.
 
-The root key's file knows the relay it was founded on. If that has moved, name it, with the hash of its key
-from `mortise whoami` on any device.
+The root key's file knows the relay it was founded on. If that has moved, name it, with the hash
+of its key from `mortise whoami` on any device.
 
 Examples:
   mortise org recover --root-key root.key --name 'Olga the second'
-  mortise org recover --root-key root.key --name Olga --relay relay.example.org:4433 --relay-key 5f0c…")]
+  mortise org recover --root-key root.key --name Olga --relay chat.example.org:4433 --relay-key 5f…")]
 pub(super) struct Recover {
     /// The file that `mortise org create` wrote
     #[arg(long, value_name = "FILE")]
