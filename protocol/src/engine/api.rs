@@ -5,7 +5,7 @@ use crate::identity::{
     DeviceId, GroupId, InvitationId, JoinLink, LogSeq, Pin, PublicKey, RosterSeq, UserId,
 };
 use crate::roster::{OrgPolicy, Role};
-use crate::wire::{ClientToRelay, ConnectionBinding, GroupState, RelayToClient};
+use crate::wire::{ClientToRelay, ConnectionBinding, GroupState, Refusal, RelayToClient};
 
 /// Names one thing that the user asked for, for as long as it takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -270,6 +270,18 @@ pub enum Event {
         id: IntentId,
         /// A row per group that existed when the order was given.
         groups: Vec<OrderGroup>,
+    },
+    /// The relay has no room for it now: it is kept, and done as soon as there is room. Said once for each command.
+    Delayed {
+        /// The command.
+        id: IntentId,
+        /// The group.
+        group: GroupId,
+    },
+    /// The relay refuses to talk to this device, whatever it wants; it is asked again with every connection.
+    TurnedAway {
+        /// Why.
+        refusal: Refusal,
     },
     /// What was asked for cannot be done.
     Failed {

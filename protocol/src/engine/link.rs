@@ -97,6 +97,8 @@ pub(super) struct Link {
     pub(super) sent: BTreeSet<Hash>,
     /// Records that the relay could not store just now.
     pub(super) refused: BTreeSet<Hash>,
+    /// Groups of which the relay could not store something just now.
+    pub(super) no_room: BTreeSet<GroupId>,
     /// Groups that were asked, on this connection, to let this device in anew.
     pub(super) resyncs: BTreeSet<GroupId>,
     pub(super) inbox_waiting: bool,
@@ -172,6 +174,7 @@ impl Link {
     }
 
     pub(super) fn forget_refused(&mut self) {
+        self.no_room.clear();
         for record in std::mem::take(&mut self.refused) {
             self.sent.remove(&record);
         }
@@ -210,6 +213,7 @@ impl State {
             subs: BTreeMap::new(),
             sent: BTreeSet::new(),
             refused: BTreeSet::new(),
+            no_room: BTreeSet::new(),
             resyncs: BTreeSet::new(),
             inbox_waiting: false,
             inbox_behind: None,
@@ -317,6 +321,7 @@ impl State {
                 if !bool::from(admitted) {
                     return self.handle_expelled(tx);
                 }
+                self.handle_let_in();
                 let lacks_key = self.newest_directory_key().is_none();
                 if let Some(link) = &mut self.link {
                     link.hello = true;
@@ -393,6 +398,7 @@ impl State {
             return self.handle_expelled(tx);
         }
         match asked {
+            Asked::Hello => self.handle_turned_away(tx, refusal),
             Asked::Submit { group, record } => {
                 self.handle_submit_refused(tx, group, record, refusal)
             }
@@ -400,6 +406,9 @@ impl State {
             Asked::AppendRoster { entry } => self.handle_roster_refused(tx, entry, refusal),
             Asked::ClaimKeyPackages { group, .. } => {
                 self.claims.remove(&group);
+                if refusal == Refusal::Storage {
+                    return self.wait_for_room(tx, group);
+                }
                 self.retry_later();
                 self.unsettled.insert(group);
                 Ok(())

@@ -22,6 +22,7 @@ mod pursue;
 mod restart;
 mod resync;
 mod retention;
+mod room;
 mod roster_commands;
 mod roster_jobs;
 mod roster_sync;
@@ -47,6 +48,7 @@ use crate::identity::{
 };
 use crate::roster::{OrgPolicy, Roster};
 use crate::store::{Store, StoreError, Tx, commit};
+use crate::wire::Refusal;
 use rows::{GROUPS, GroupRow, GroupStatus, HISTORY, ROSTER};
 use state::State;
 
@@ -232,6 +234,16 @@ impl<S: Store> Engine<S> {
     /// Whether everything that the relay had has been dealt with and nothing waits to be sent.
     pub fn is_synced(&self) -> bool {
         self.state.is_synced()
+    }
+
+    /// Whether all is dealt with but what the relay has no room for: waiting longer changes nothing.
+    pub fn waits_for_room_only(&self) -> bool {
+        self.state.waits_for_room_only()
+    }
+
+    /// Why the relay does not talk to this device at present, if it has said so.
+    pub fn turned_away(&self) -> Option<&Refusal> {
+        self.state.turned_away()
     }
 
     /// Whether this device was removed, suspended or revoked.

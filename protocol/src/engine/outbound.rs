@@ -440,12 +440,7 @@ impl State {
                 if let Some(link) = &mut self.link {
                     link.refused.insert(record);
                 }
-                self.retry_later();
-                if let Some(id) = outbox.intent.map(IntentId) {
-                    let error = CommandError::Refused(refusal);
-                    self.event(Event::Failed { id, error });
-                }
-                return Ok(());
+                return self.wait_for_room(tx, group);
             }
             Refusal::RosterBehind { head_seq, .. } => {
                 if let Some(link) = &mut self.link {

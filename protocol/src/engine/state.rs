@@ -12,6 +12,7 @@ use super::directory::Directory;
 use super::link::Link;
 use super::policy::too_long;
 use super::pursue::Claim;
+use super::room::Told;
 use super::roster_jobs::RosterJob;
 use super::rows::{
     self, GROUPS, GroupRow, INTENTS, Intent, IntentRow, META, ROSTER, ROSTER_INTENTS,
@@ -96,6 +97,7 @@ pub(super) struct State {
     /// The relay was convicted of showing two rosters: nothing is sent any more.
     pub(super) distrusts_relay: Option<super::Alarm>,
     pub(super) was_synced: bool,
+    pub(super) told: Told,
     pub(super) out: Vec<Output>,
 }
 
@@ -143,6 +145,7 @@ impl State {
             expelled: false,
             distrusts_relay: None,
             was_synced: false,
+            told: Told::default(),
             out: Vec::new(),
         };
         this.read_stored(store)?;
@@ -214,6 +217,7 @@ impl State {
             Event::Done { id }
             | Event::Failed { id, .. }
             | Event::Appended { id, .. }
+            | Event::Delayed { id, .. }
             | Event::GroupCreated { id, .. } => Some(*id),
             _ => None,
         };
@@ -301,12 +305,12 @@ impl State {
         let duties = duties.chain(self.refresh_at.values());
         let duties = duties.chain(self.restart_at.values());
         let duties = duties.chain(self.chores.values());
+        let duties = duties.chain(&self.directory.rotate_at);
+        let duties = duties.chain(&self.directory.fill_at);
         [
             link.next_deadline(),
             duties.copied().filter(|at| *at > now).min(),
             self.retry_at,
-            self.directory.rotate_at.filter(|at| *at > now),
-            self.directory.fill_at.filter(|at| *at > now),
             self.next_job_at(),
             self.next_freshness_at(),
         ]
@@ -316,8 +320,12 @@ impl State {
     }
 
     pub(super) fn is_synced(&self) -> bool {
+        self.is_up_to_date() && self.unsettled.is_empty()
+    }
+
+    /// Whether nothing is on its way or left to look at, but for groups that wait for something.
+    pub(super) fn is_up_to_date(&self) -> bool {
         self.roster_jobs.is_empty()
-            && self.unsettled.is_empty()
             && self.dirty.is_empty()
             && self
                 .link
@@ -466,6 +474,7 @@ impl State {
                 in_flight: false,
             },
         )?;
+        self.tell_delayed(tx, group)?;
         self.dirty.insert(group);
         Ok(Ok(()))
     }

@@ -4,11 +4,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use mortise_protocol::engine::{CommandError, Event, GroupStatusView, IntentId};
+use mortise_protocol::engine::{Event, GroupStatusView, IntentId};
 use mortise_protocol::identity::{DeviceId, Epoch, GroupId, Hash, LogSeq, RosterSeq, UserId};
 use mortise_protocol::roster::Roster;
 use mortise_protocol::store::MemoryStore;
-use mortise_protocol::wire::{InboxItem, LogRecord, Refusal};
+use mortise_protocol::wire::{InboxItem, LogRecord};
 
 use super::Broken;
 use super::story::Story;
@@ -194,7 +194,7 @@ impl Model {
                         format!("{name}: {alarm:?}"),
                     ));
                 }
-                Event::Failed { id, error } => self.watch_failed(who, id, &error),
+                Event::Failed { id, .. } => self.watch_failed(who, id),
                 Event::Appended { id, group, seq } => self.watch_appended(who, id, group, seq)?,
                 Event::Expelled => {
                     self.count("expelled");
@@ -218,12 +218,8 @@ impl Model {
         Ok(())
     }
 
-    fn watch_failed(&mut self, who: PersonId, id: IntentId, error: &CommandError) {
+    fn watch_failed(&mut self, who: PersonId, id: IntentId) {
         self.count("failed commands");
-        // A full disk is reported, and tried again all the same.
-        if *error == CommandError::Refused(Refusal::Storage) {
-            return;
-        }
         if let Some(sent) = self
             .intents
             .get(&(who, id))

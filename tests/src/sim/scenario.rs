@@ -17,8 +17,8 @@ use crate::world::{Faults, PersonId, World};
 const STEPS: usize = 120;
 /// How far a device's clock may be from the world's, ms.
 pub(super) const MAX_SKEW_MS: i64 = 300_000;
-/// How often the world may move before the seed counts as stuck.
-const MAX_MOVES: u64 = 2_000_000;
+/// How often the world may move within one millisecond before somebody counts as spinning.
+const MAX_MOVES: u64 = 20_000;
 
 /// A scenario on its way.
 pub(super) struct Scenario {
@@ -33,6 +33,7 @@ pub(super) struct Scenario {
     pub(super) disks_broken: u64,
     options: Options,
     moves: u64,
+    looked_ms: u64,
 }
 
 impl Scenario {
@@ -51,6 +52,7 @@ impl Scenario {
             disks_broken: 0,
             options,
             moves: 0,
+            looked_ms: 0,
         }
     }
 
@@ -210,12 +212,19 @@ impl Scenario {
 
     /// Holds the world against the model.
     pub(super) fn check(&mut self) -> Result<(), Broken> {
-        self.moves += 1;
+        let now_ms = self.world.now_ms;
+        self.moves = match self.looked_ms == now_ms {
+            true => self.moves + 1,
+            false => 0,
+        };
+        self.looked_ms = now_ms;
         if self.moves > MAX_MOVES {
-            return Err(Broken::new(
-                "every quiet network converges",
-                "it never stops moving",
-            ));
+            let who = self.world.next_timer().map(|(at, who)| {
+                let late = now_ms.saturating_sub(at);
+                format!("{}, {late} ms late", self.world.people[who.0].name)
+            });
+            let detail = format!("time stands still; the next timer is of {who:?}");
+            return Err(Broken::new("nobody spins", detail));
         }
         self.model.check(&mut self.world)?;
         let groups: Vec<GroupId> = self.model.logs.keys().copied().collect();

@@ -378,10 +378,7 @@ impl World {
 
     /// Delivers the next frame or lets the next timer go off; `false` when nothing happens before `until_ms`.
     pub fn advance(&mut self, until_ms: u64) -> bool {
-        let people = self.people.iter().enumerate();
-        let timer = people
-            .filter_map(|(i, p)| Some((p.next_timer()?, PersonId(i))))
-            .min();
+        let timer = self.next_timer();
         let frame = self.network.next_at();
         let doom = self.network.next_doom();
         let first = [
@@ -410,6 +407,15 @@ impl World {
             self.let_timer_go_off(id);
         }
         true
+    }
+
+    /// Whose timer goes off next, and when, ms since 1970.
+    #[must_use]
+    pub fn next_timer(&self) -> Option<(u64, PersonId)> {
+        let people = self.people.iter().enumerate();
+        people
+            .filter_map(|(i, p)| Some((p.next_timer()?, PersonId(i))))
+            .min()
     }
 
     fn let_timer_go_off(&mut self, id: PersonId) {

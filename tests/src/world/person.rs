@@ -400,6 +400,8 @@ pub(super) fn event_name(event: &Event) -> &'static str {
         Event::Invited { .. } => "invited",
         Event::Ordered { .. } => "ordered",
         Event::OrderStatus { .. } => "status",
+        Event::Delayed { .. } => "delayed",
+        Event::TurnedAway { .. } => "turned away",
         Event::Failed { .. } => "failed",
         Event::Alarm(_) => "alarm",
     }
