@@ -1,4 +1,4 @@
-"""One relay for each test that asks for one."""
+"""One relay for all tests, on which each founds an organisation of its own; and one for who wants to stop it."""
 
 import asyncio
 
@@ -8,8 +8,14 @@ from reader.connection import finish_all
 from reader.relay_process import RelayProcess
 
 
+@pytest.fixture(scope="session")
+def relay(tmp_path_factory):
+    with RelayProcess(tmp_path_factory.mktemp("relay")) as process:
+        yield process
+
+
 @pytest.fixture
-def relay(tmp_path):
+def own_relay(tmp_path):
     with RelayProcess(tmp_path) as process:
         yield process
 

@@ -6,7 +6,6 @@ import pytest
 
 from reader.connection import Closed, Refusal, open_connection
 from reader.device import DeviceKeys
-from reader.invitations import read_link
 from reader.organisation import found
 from reader.raw_public_keys import X25519MLKEM768
 from reader.structures import FRAME_LIMIT, ClientToRelay, RelayToClient
@@ -15,19 +14,15 @@ X25519 = 0x001D
 NO_APPLICATION_PROTOCOL = "quic 0x178"
 
 
-def pin(relay):
-    return read_link("claim", relay.claim_link)["relay_key"]
-
-
 def test_a_device_with_a_raw_public_key_is_let_in(relay, run):
     """REQ-002, REQ-004, REQ-005."""
 
     async def conversation():
         device = DeviceKeys()
-        first = await open_connection(relay.address, pin(relay), device.tls)
+        first = await open_connection(relay.address, relay.pin, device.tls)
         assert first.tls().negotiated_group == X25519MLKEM768
         assert first.tls().client_signature_schemes == [0x0807]
-        second = await open_connection(relay.address, pin(relay), device.tls, groups=(X25519,))
+        second = await open_connection(relay.address, relay.pin, device.tls, groups=(X25519,))
         assert second.tls().negotiated_group == X25519
         assert first.binding() != second.binding()
         for connection in (first, second):
@@ -53,7 +48,7 @@ def test_another_protocol_is_refused(relay, run):
 
     async def conversation():
         with pytest.raises(Closed, match=NO_APPLICATION_PROTOCOL):
-            await open_connection(relay.address, pin(relay), DeviceKeys().tls, alpn="h3")
+            await open_connection(relay.address, relay.pin, DeviceKeys().tls, alpn="h3")
 
     run(conversation())
 
@@ -89,7 +84,7 @@ def test_a_frame_that_is_none_is_answered_on_its_stream(relay, run, data, number
     """REQ-041, REQ-040, section 4.2: and the other streams go on."""
 
     async def conversation():
-        connection = await open_connection(relay.address, pin(relay), DeviceKeys().tls)
+        connection = await open_connection(relay.address, relay.pin, DeviceKeys().tls)
         answer = await _answer(connection, data, end=code != "TOO_LARGE")
         assert (answer["id"], answer["response"]["code"]) == (number, code)
         with pytest.raises(Refusal, match="HELLO_FIRST"):
@@ -103,7 +98,7 @@ def test_a_second_hello_for_another_organisation_is_malformed(relay, run):
 
     async def conversation():
         owner = await found(relay, "Ann")
-        other = await found(relay, "Zoe", relay.claim_another())
+        other = await found(relay, "Zoe")
         await owner.hello()
         with pytest.raises(Refusal, match="UNKNOWN_ORG"):
             await owner.connection.live("hello", org=os.urandom(32), roster_seq=1)

@@ -7,7 +7,7 @@ import pytest
 from reader.connection import Closed
 from reader.group import Group, create
 from reader.keys import SigningKey
-from reader.logs import private_message, prove, read_header
+from reader.logs import private_message, prove, read_header, restart_holds
 from reader.organisation import found, invite, join
 from reader.structures import MESSAGE_LIMIT, RecordBody
 from test_roster_conversation import refused
@@ -37,7 +37,7 @@ def test_a_record_reaches_a_second_connection_at_once(relay, run):
         ann, bob = await two(relay)
         group = await create(ann)
         here = await group.subscribe(bob)
-        assert here == {"type": "subscribed", "head_seq": 1, "head_epoch": 0, "last_readable": 1, "confirmed_epoch": 1}
+        assert here == {"type": "subscribed", "head_seq": 1, "head_epoch": 0, "last_readable": 1, "confirmed_epoch": 0}
         (record,) = await group.read(bob, 1)
         assert record["payload"] == group.created and (record["seq"], record["fence"]) == (1, 0)
         payload = group.message(ann)
@@ -109,6 +109,49 @@ def test_a_closed_group_takes_nothing(relay, run):
         await refused(group.submit(ann, group.message(ann)), "GROUP_CLOSED")
         await group.subscribe(ann)
         assert len(await group.read(ann, 1)) == 1
+
+    run(conversation())
+
+
+def test_a_restart_ends_a_log(relay, run):
+    """REQ-150: nothing comes after it but Restarts of other devices."""
+
+    async def conversation():
+        ann, bob = await two(relay)
+        group = await create(ann)
+        await group.subscribe(bob)
+        await group.read(bob, 1)
+        forged = group.restart(ann, os.urandom(32), parent_entry_hash=os.urandom(32))
+        await refused(group.submit(ann, forged), "MALFORMED")
+        await refused(group.submit(bob, group.restart(ann, os.urandom(32))), "MALFORMED")
+        ending = group.restart(ann, os.urandom(32))
+        answer = await group.submit(ann, ending)
+        (record,) = await group.read(bob, 1)
+        assert (record["seq"], record["payload"]) == (answer["seq"], ending)
+        assert restart_holds(record["payload"], ann.device.mls.public)
+        await refused(group.submit(ann, group.message(ann)), "GROUP_RESTARTED", seq=answer["seq"])
+        second = group.restart(ann, os.urandom(32))
+        await refused(group.submit(ann, second), "GROUP_RESTARTED", seq=answer["seq"])
+        assert (await group.submit(bob, group.restart(bob, os.urandom(32))))["seq"] == answer["seq"] + 1
+
+    run(conversation())
+
+
+def test_a_question_for_a_resync_reaches_the_members(relay, run):
+    """REQ-156: at once, and whoever subscribes later."""
+
+    async def conversation():
+        ann, bob = await two(relay)
+        group = await create(ann)
+        await group.subscribe(ann)
+        question = {"group": group.id, "key_package": os.urandom(64)}
+        assert (await bob.connection.ask("ask_resync", **question))["type"] == "done"
+        asked = {"type": "resync_asked", "device": bob.id, **question}
+        for _ in range(2):
+            while (push := await ann.connection.push())["type"] != "resync_asked":
+                pass
+            assert push == asked
+            await group.subscribe(ann)
 
     run(conversation())
 
@@ -263,12 +306,12 @@ def test_key_packages_are_given_once_and_the_last_resort_always(relay, run):
     run(conversation())
 
 
-def test_a_relay_that_stops_says_so(relay, run):
+def test_a_relay_that_stops_says_so(own_relay, run):
     """REQ-049."""
 
     async def conversation():
-        ann = await found(relay, "Ann")
-        relay.stop()
+        ann = await found(own_relay, "Ann")
+        own_relay.stop()
         assert await ann.connection.close_code() == "SHUTTING_DOWN"
         with pytest.raises(Closed, match="SHUTTING_DOWN"):
             await ann.connection.ask("fetch_slots")

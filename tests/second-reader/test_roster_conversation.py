@@ -31,7 +31,7 @@ def test_a_genesis_names_the_relays_statement_key(relay, run):
     """Section 6: the token is not spent on one that does not."""
 
     async def conversation():
-        link = read_link("claim", relay.claim_link)
+        link = read_link("claim", relay.claim())
         stranger = Person(bytes(32), os.urandom(16), "Eve")
         await stranger.connect(relay, link["relay_key"])
         wrong, right = founding(stranger, os.urandom(32)), founding(stranger, link["statement_key"])
@@ -201,6 +201,7 @@ def test_an_order_brings_a_new_directory_key(relay, run):
     async def conversation():
         ann = await found(relay, "Ann")
         bob = await join(relay, await invite(ann, "member", "Bob"), "Bob")
+        await ann.sync()
         cy = await join(relay, await invite(ann, "admin", "Cy"), "Cy")
         await ann.sync()
         before, generation = ann.directory_key, ann.roster.seq + 1

@@ -49,6 +49,7 @@ from reader.structures import (
     RelayToClient,
     RequestType,
     ResponseType,
+    Resync,
     RosterEntry,
 )
 
@@ -232,6 +233,13 @@ def test_credentials(case):
         return
     value = MemberCredential.decode(raw(case["identity"]))
     assert jsonable(value) == case["fields"] and MemberCredential.encode(value).hex() == case["identity"]
+
+
+def test_resyncs():
+    """REQ-156."""
+    for case in load("groups.json")["resyncs"]:
+        value = Resync.decode(raw(case["resync"]))
+        assert jsonable(value) == case["fields"] and Resync.encode(value).hex() == case["resync"]
 
 
 def test_policies():

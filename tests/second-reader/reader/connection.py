@@ -7,6 +7,7 @@ from aioquic.asyncio.protocol import QuicConnectionProtocol
 from aioquic.quic import events
 
 from .logs import EXPORTER_LABEL
+from .presentation import Malformed
 from .raw_public_keys import PinnedQuicConnection
 from .structures import FRAME_LIMIT, ClientToRelay, RelayToClient
 
@@ -65,13 +66,22 @@ class Connection(QuicConnectionProtocol):
 
     def quic_event_received(self, event):
         if isinstance(event, events.StreamDataReceived):
-            self._streams[event.stream_id].feed(event.data, event.end_stream)
-            if event.stream_id == self._live:
-                self._sort_live_frames()
+            try:
+                self._streams[event.stream_id].feed(event.data, event.end_stream)
+                if event.stream_id == self._live:
+                    self._sort_live_frames()
+            except (Malformed, ValueError) as error:
+                self._give_up(error)
         elif isinstance(event, events.ConnectionTerminated) and not self.closed.done():
             application = event.frame_type is None
             code = CLOSE_CODES.get(event.error_code) if application else None
             self.closed.set_result(code or f"quic {event.error_code:#x} {event.reason_phrase}")
+
+    def _give_up(self, error):
+        """REQ-041: what the relay sent is no frame."""
+        if not self.closed.done():
+            self.closed.set_result(f"MALFORMED, found here: {error}")
+        self.close(error_code=3)
 
     def _sort_live_frames(self):
         frames = self._streams[self._live].frames

@@ -3,7 +3,7 @@
 import os
 
 from .keys import SigningKey
-from .logs import LogCursor, attest, commit_entry, entry_hash, private_message, prove, record_id
+from .logs import LogCursor, attest, commit_entry, entry_hash, private_message, prove, record_id, restart
 from .presentation import Malformed
 from .structures import AuthenticatedData, GroupPolicy, RecordBody
 
@@ -64,6 +64,20 @@ class Group:
             "device": person.id,
         }
         return attest({**statement, **changes}, person.device.mls, key)
+
+    def restart(self, person, successor, **changes):
+        """A Restart record's payload, of the present epoch and without a culprit."""
+        statement = {
+            "group": self.id,
+            "parent_epoch": self.epoch,
+            "parent_entry_hash": self.epochs[self.epoch][1],
+            "cause": {"type": "requested"},
+            "successor": successor,
+            "roster_seq": person.roster.seq,
+            "roster_hash": person.roster.hash,
+            "device": person.id,
+        }
+        return restart({**statement, **changes}, person.device.mls)
 
     async def submit(self, person, payload, epoch=None, welcomes=(), proof=None):
         epoch = self.epoch if epoch is None else epoch

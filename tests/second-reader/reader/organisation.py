@@ -105,9 +105,10 @@ class Person:
         return checkpoint(self.org, head or self.head(), at, self.id, self.device.mls)
 
 
-async def found(relay, name, claim_link=None):
+async def found(relay, name):
     """The first owner, connected and admitted, by a claim link of the relay's."""
-    link = read_link("claim", claim_link or relay.claim_link)
+    link = read_link("claim", relay.claim())
+    assert link["relay_key"] == relay.pin
     root, user = SigningKey(os.urandom(32)), os.urandom(16)
     owner = Person(organisation_id(root.public), user, name)
     owner.link, owner.root, owner.directory_key = link, root, os.urandom(32)

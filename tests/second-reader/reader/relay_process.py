@@ -18,7 +18,7 @@ def relay_binary():
 
 
 class RelayProcess:
-    """Runs while the `with` block does. `claim_link` founds its one organisation."""
+    """Runs while the `with` block does; `pin` is the fingerprint of its key."""
 
     def __init__(self, directory):
         self._data = pathlib.Path(directory) / "relay"
@@ -30,7 +30,7 @@ class RelayProcess:
             capture_output=True,
             timeout=60,
         )
-        self.claim_link = json.loads(made.stdout)["claim_link"]
+        self.pin = bytes.fromhex(json.loads(made.stdout)["fingerprint"])
         with open(self._data.parent / "relay.log", "wb") as log:
             self._process = subprocess.Popen(
                 [relay_binary(), "run", "--data", self._data, "--listen", "127.0.0.1:0", "--json"],
@@ -45,8 +45,8 @@ class RelayProcess:
         self.address = host, int(port)
         return self
 
-    def claim_another(self):
-        """A link for a further organisation."""
+    def claim(self):
+        """A link that founds one organisation."""
         made = subprocess.run(
             [relay_binary(), "claim-token", "--data", self._data, "--json"],
             check=True,

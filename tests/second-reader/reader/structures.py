@@ -383,6 +383,7 @@ KdfLabel = Struct(length=U16, label=Opaque(), context=Opaque())
 MemberCredential = Struct(version=Const(1, 1), org=OrgId, user=UserId, device=DeviceId)
 WhoMayAdd = Enum(1, admins=1, members=2)
 PolicyExtension = Struct(kind=U16, data=Opaque())
+Resync = Struct(version=Const(1, 1), group=GroupId, entry_hash=Hash, asked_at_ms=U64)
 Predecessor = Struct(group=GroupId, epoch=Epoch, entry_hash=Hash)
 GroupPolicy = Struct(
     version=Const(1, 1),

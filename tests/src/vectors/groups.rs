@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use mortise_protocol::group::{
-    CREDENTIAL_VERSION, DeviceCredential, GroupPolicy, PolicyExtension, Predecessor, Violation,
-    WhoMayAdd,
+    CREDENTIAL_VERSION, DeviceCredential, GroupPolicy, PolicyExtension, Predecessor, Resync,
+    Violation, WhoMayAdd,
 };
 use mortise_protocol::identity::{DeviceId, Epoch, GroupId, Hash, OrgId, UserId, encode};
 use openmls::prelude::BasicCredential;
@@ -18,6 +18,7 @@ pub(super) fn vectors() -> Value {
         "credentials": credentials(),
         "policies": policies(),
         "refused_policies": refused_policies(),
+        "resyncs": [resync()],
     })
 }
 
@@ -26,6 +27,20 @@ fn policies() -> Value {
         .iter()
         .map(|policy| json!({ "policy": hex(policy.to_bytes()), "fields": policy.fields() }))
         .collect()
+}
+
+/// What the extension 0xF0A2 of a leaf holds (REQ-156).
+fn resync() -> Value {
+    let (group, entry, at_ms) = (GroupId([0x67; 32]), Hash([0xe4; 32]), 1_800_000_000_000);
+    json!({
+        "resync": hex(encode(&Resync::new(group, entry, at_ms))),
+        "fields": {
+            "version": 1,
+            "group": group.fields(),
+            "entry_hash": entry.fields(),
+            "asked_at_ms": at_ms,
+        },
+    })
 }
 
 /// Identities of basic credentials; what is not of the form is refused with BAD_CREDENTIAL (REQ-080).
