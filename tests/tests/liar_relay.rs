@@ -695,7 +695,9 @@ fn a_removal_that_is_only_said() {
     assert!(room.world.people[CY.0].engine().is_expelled());
     let group = room.group;
     let text = "may I".to_owned();
-    let id = room.world.command(CY, CommandKind::SendText { group, text });
+    let id = room
+        .world
+        .command(CY, CommandKind::SendText { group, text });
     let told = room.world.people[CY.0].events.iter();
     let told = told.filter(|e| matches!(e, Event::Failed { id: i, .. } if *i == id));
     assert_eq!(told.count(), 1, "the user is told at once");
@@ -834,9 +836,10 @@ fn a_welcome_is_good_once() {
     room.world.disconnect(DOT);
     room.wait(5_000);
     assert_eq!(room.world.view(DOT, group).status, GroupStatusView::Removed);
-    let refused = room.world.alarms(DOT).any(|alarm| {
-        matches!(alarm, Alarm::Refused { group: g, .. } if *g == group)
-    });
+    let refused = room
+        .world
+        .alarms(DOT)
+        .any(|alarm| matches!(alarm, Alarm::Refused { group: g, .. } if *g == group));
     assert!(refused, "the evidence is named");
     let joined = room.world.people[DOT.0].events.iter();
     let joined = joined.filter(|e| matches!(e, Event::Joined { .. })).count();

@@ -352,7 +352,10 @@ fn replaying_a_chain_gives_the_same_state() {
     }
     assert_eq!(restarted, world.roster, "from the own store");
     let again = restarted.replay(&world.log[0]);
-    assert!(matches!(again, Err(RosterError::Conflict { .. })), "{again:?}");
+    assert!(
+        matches!(again, Err(RosterError::Conflict { .. })),
+        "{again:?}"
+    );
     assert_eq!(replayed.hash_at(RosterSeq(0)), None);
     assert_eq!(replayed.hash_at(world.seq().next()), None);
 }

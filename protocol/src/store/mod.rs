@@ -321,13 +321,7 @@ mod tests {
         fn read(&self, _: Space, _: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
             Err(StoreError::Full)
         }
-        fn range(
-            &self,
-            _: Space,
-            _: &[u8],
-            _: &[u8],
-            _: usize,
-        ) -> Result<Vec<Pair>, StoreError> {
+        fn range(&self, _: Space, _: &[u8], _: &[u8], _: usize) -> Result<Vec<Pair>, StoreError> {
             Err(StoreError::Full)
         }
     }
@@ -339,7 +333,10 @@ mod tests {
         let inner = Tx::new(&outer);
         assert!(outer.failure().is_none());
         assert!(inner.get(SPACE, b"a").is_err());
-        assert!(outer.failure().is_some(), "a nested one tells the outer one");
+        assert!(
+            outer.failure().is_some(),
+            "a nested one tells the outer one"
+        );
         assert!(inner.into_batch().is_err());
         outer.put(SPACE, *b"a", *b"1");
         assert!(outer.into_batch().is_err());

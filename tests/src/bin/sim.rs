@@ -245,7 +245,9 @@ fn conclude(totals: &Totals, began: Instant, json: bool) -> ExitCode {
         let seconds = began.elapsed().as_secs_f64();
         let planned = sim::PLANNED_CALLS;
         print_line(&format!("coverage: {}", covered.join(", ")));
-        print_line(&format!("store calls that have failed: {calls} of {planned}"));
+        print_line(&format!(
+            "store calls that have failed: {calls} of {planned}"
+        ));
         print_line(&format!("{rate:.2} seeds per second, {seconds:.0} s"));
         print_line(&format!("{passed} passed, {failed} failed"));
     }

@@ -428,7 +428,9 @@ impl World {
     /// Whether no frame is on its way and everybody who is awake is connected and synced.
     #[must_use]
     pub fn is_quiet(&self) -> bool {
-        self.network.is_empty() && self.unsaid.is_empty() && self.people.iter().all(Person::is_quiet)
+        self.network.is_empty()
+            && self.unsaid.is_empty()
+            && self.people.iter().all(Person::is_quiet)
     }
 
     /// How many of each event everybody has seen, for coverage.

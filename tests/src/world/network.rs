@@ -145,9 +145,8 @@ impl Network {
             self.left.insert(conn, owner);
         }
         self.doomed.remove(&conn);
-        self.flights.retain(|_, flight| {
-            flight.conn() != conn || matches!(flight, Flight::ToRelay { .. })
-        });
+        self.flights
+            .retain(|_, flight| flight.conn() != conn || matches!(flight, Flight::ToRelay { .. }));
     }
 
     pub(super) fn close(&mut self, conn: ConnId) {
