@@ -422,7 +422,9 @@ impl From<CommandError> for CliError {
                 what: error.to_string(),
                 advice: "try again when a colleague has been online",
             },
-            CommandError::NotAMember | CommandError::Stopped { .. } => Self::NotNow {
+            CommandError::NotAMember
+            | CommandError::ContinuedWithout
+            | CommandError::Stopped { .. } => Self::NotNow {
                 what: error.to_string(),
                 advice: "`mortise read` still shows its history; a group admin can create another group",
             },

@@ -90,7 +90,7 @@ fn sent_entry(outputs: &[Output]) -> Option<(RequestId, Vec<u8>)> {
     outputs.iter().find_map(|output| match output {
         Output::Send(ClientToRelay {
             id,
-            request: Request::AppendRoster { entry },
+            request: Request::AppendRoster { entry, .. },
         }) => Some((*id, entry.as_slice().to_vec())),
         _ => None,
     })

@@ -104,7 +104,10 @@ impl Room {
             .messages(self.group, LogSeq(seq.0 - 1), 1)
             .expect("history");
         assert!(
-            matches!(lines[0].kind, HistoryKind::Refused(_)),
+            matches!(
+                lines[0].kind,
+                HistoryKind::Refused(_) | HistoryKind::Faulty { .. }
+            ),
             "the user is told"
         );
     }

@@ -214,6 +214,8 @@ fn is_about_a_group(kind: &CommandKind) -> bool {
         CommandKind::CreateGroup { .. }
             | CommandKind::AddMembers { .. }
             | CommandKind::RemoveMember { .. }
+            | CommandKind::LeaveGroup { .. }
+            | CommandKind::ChangeGroup { .. }
             | CommandKind::SendText { .. }
     )
 }

@@ -111,7 +111,10 @@ async fn revoke(cx: &Context, given: &str, wait: Duration) -> Result<(), CliErro
         .session
         .query(move |engine| engine.roster().device(device).and_then(|d| d.revoked))
         .await?;
-    let kind = CommandKind::RevokeDevice { device };
+    let kind = CommandKind::RevokeDevice {
+        device,
+        and_enrolled: false,
+    };
     let seq = order::give(cx, earlier, kind).await?;
     let report = Report::Ordered {
         seq: seq.0,

@@ -224,5 +224,7 @@ fn status(status: &GroupStatusView) -> (&'static str, Option<String>) {
         GroupStatusView::Active => ("active", None),
         GroupStatusView::Removed => ("removed", None),
         GroupStatusView::Stopped(reason) => ("stopped", Some(reason.clone())),
+        GroupStatusView::Continued { successor } => ("continued", Some(successor.to_string())),
+        GroupStatusView::Closed => ("closed", None),
     }
 }

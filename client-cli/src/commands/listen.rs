@@ -233,6 +233,7 @@ fn alarm_report(alarm: &Alarm) -> Report {
         } => ("refused", Some(*group), Some(seq.0), *device),
         Alarm::RosterFork { seq } => ("roster_fork", None, Some(seq.0), None),
         Alarm::BadRosterEntry { .. } => ("bad_roster_entry", None, None, None),
+        Alarm::Stale { .. } => ("stale", None, None, None),
         Alarm::FalseAttestation {
             group,
             device,

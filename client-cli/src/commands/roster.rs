@@ -129,6 +129,10 @@ fn change(op: &Op, names: &Names) -> String {
             )
         }
         Op::RevokeDevice { device } => format!("revoked device {}", short(device)),
+        Op::SetPolicy(_) => "set the organisation's policy".into(),
+        Op::RotateDirectoryKey(_) => "changed the key that names are sealed under".into(),
+        Op::CloseGroup { group } => format!("closed group {}", short(group)),
+        Op::Recover => "recovered the organisation".into(),
     }
 }
 

@@ -254,6 +254,15 @@ pub enum Report {
         line: HistoryLine,
         users: Vec<Person>,
     },
+    Left {
+        #[serde(flatten)]
+        line: HistoryLine,
+        users: Vec<Person>,
+    },
+    Changed {
+        #[serde(flatten)]
+        line: HistoryLine,
+    },
     Rotated {
         #[serde(flatten)]
         line: HistoryLine,
@@ -268,6 +277,25 @@ pub enum Report {
         #[serde(flatten)]
         line: HistoryLine,
         reason: String,
+    },
+    Faulty {
+        #[serde(flatten)]
+        line: HistoryLine,
+        device: String,
+        reason: String,
+    },
+    Continued {
+        #[serde(flatten)]
+        line: HistoryLine,
+        successor: String,
+        reason: String,
+    },
+    Gap {
+        #[serde(flatten)]
+        line: HistoryLine,
+        from: u64,
+        to: u64,
+        policy_changed: bool,
     },
 
     Listening,
@@ -338,7 +366,12 @@ impl Report {
                 line,
                 users: people(users),
             },
-            HistoryKind::Rotated { order, users } => Self::Rotated {
+            HistoryKind::Left(users) => Self::Left {
+                line,
+                users: people(users),
+            },
+            HistoryKind::Changed(_) => Self::Changed { line },
+            HistoryKind::Rotated { order, users, .. } => Self::Rotated {
                 line,
                 order: order.0,
                 users: people(users),
@@ -347,6 +380,26 @@ impl Report {
             HistoryKind::Refused(reason) => Self::Refused {
                 line,
                 reason: reason.clone(),
+            },
+            HistoryKind::Faulty { device, reason } => Self::Faulty {
+                line,
+                device: device.to_string(),
+                reason: reason.clone(),
+            },
+            HistoryKind::Continued { successor, reason } => Self::Continued {
+                line,
+                successor: successor.to_string(),
+                reason: reason.clone(),
+            },
+            HistoryKind::Gap {
+                from,
+                to,
+                policy_changed,
+            } => Self::Gap {
+                line,
+                from: from.0,
+                to: to.0,
+                policy_changed: *policy_changed,
             },
         }
     }

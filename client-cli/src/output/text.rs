@@ -198,11 +198,53 @@ impl Report {
             Self::Opened { line } => (line, "the group is open on this device".into()),
             Self::Added { line, users } => (line, format!("added {}", people(users))),
             Self::Removed { line, users } => (line, format!("removed {}", people(users))),
+            Self::Left { line, users } => (line, format!("{} left", people(users))),
+            Self::Changed { line } => (line, "the group's policy was changed".into()),
             Self::Rotated { line, order, users } => (
                 line,
                 format!("keys rotated by order {order} against {}", people(users)),
             ),
             Self::Refreshed { line } => (line, "keys refreshed".into()),
+            Self::Faulty {
+                line,
+                device,
+                reason,
+            } => (
+                line,
+                format!(
+                    "device {} sent a commit that nobody follows: {}",
+                    short(device),
+                    one_line(reason)
+                ),
+            ),
+            Self::Continued {
+                line,
+                successor,
+                reason,
+            } => (
+                line,
+                format!(
+                    "the conversation goes on in group {}: {}",
+                    short(successor),
+                    one_line(reason)
+                ),
+            ),
+            Self::Gap {
+                line,
+                from,
+                to,
+                policy_changed,
+            } => {
+                let policy = if *policy_changed {
+                    "; the group's policy has changed"
+                } else {
+                    ""
+                };
+                (
+                    line,
+                    format!("this device missed records {from} to {to}{policy}"),
+                )
+            }
             Self::Refused { line, reason } => {
                 (line, format!("a record was refused: {}", one_line(reason)))
             }

@@ -54,6 +54,7 @@ impl Setting {
             user: UserId([4; 16]),
             invitation: InvitationId([5; 16]),
             secret: InvitationSecret::random(&mut system_rng()),
+            needs_pin: false,
         }
     }
 

@@ -267,6 +267,7 @@ impl Organisation {
         self.head = entry.head();
         Request::AppendRoster {
             entry: entry.bytes().to_vec().into(),
+            slots: Vec::new(),
         }
     }
 

@@ -1,9 +1,10 @@
 //! What goes into the engine and what comes out of it.
 
+pub use crate::group::{PolicyChange, WhoMayAdd};
 use crate::identity::{
-    DeviceId, GroupId, InvitationId, JoinLink, LogSeq, PublicKey, RosterSeq, UserId,
+    DeviceId, GroupId, InvitationId, JoinLink, LogSeq, Pin, PublicKey, RosterSeq, UserId,
 };
-use crate::roster::Role;
+use crate::roster::{OrgPolicy, Role};
 use crate::wire::{ClientToRelay, ConnectionBinding, GroupState, RelayToClient};
 
 /// Names one thing that the user asked for, for as long as it takes.
@@ -58,6 +59,30 @@ pub enum CommandKind {
         /// Whom.
         user: UserId,
     },
+    /// Continues a conversation in a new group of the organisation's present suite; only a group admin's device may.
+    /// Answered by [`Event::GroupContinued`].
+    RestartGroup {
+        /// The group.
+        group: GroupId,
+    },
+    /// Asks the other members to let this device in anew, because what it holds of the group leads nowhere.
+    ResyncGroup {
+        /// The group.
+        group: GroupId,
+    },
+    /// Leaves one group with all devices of this user; [`Event::Appended`] once that is in the log, and the line
+    /// [`HistoryKind::Left`] once a member has carried it out.
+    LeaveGroup {
+        /// The group.
+        group: GroupId,
+    },
+    /// Changes the policy of a group, as one of its admins; answered by [`Event::Appended`].
+    ChangeGroup {
+        /// The group.
+        group: GroupId,
+        /// What.
+        change: PolicyChange,
+    },
     /// Sends a text message.
     SendText {
         /// The group.
@@ -84,10 +109,43 @@ pub enum CommandKind {
         /// Whom.
         user: UserId,
     },
+    /// Orders a user's suspension; answered by [`Event::Ordered`]. The way back is [`CommandKind::ReinviteUser`].
+    SuspendUser {
+        /// Whom.
+        user: UserId,
+    },
+    /// Makes an invitation for a user who exists: the way back, or a lost link; answered by [`Event::Invited`].
+    ReinviteUser {
+        /// Whom.
+        user: UserId,
+        /// Until when, ms since 1970.
+        expires_at_ms: u64,
+    },
     /// Orders a device's removal; answered by [`Event::Ordered`].
     RevokeDevice {
         /// Which.
         device: DeviceId,
+        /// Whether the devices of the same user go with it that it let in, directly or not (`Engine::enrolled_by`).
+        and_enrolled: bool,
+    },
+    /// Changes a name; answered by [`Event::Done`].
+    SetProfile {
+        /// Whose.
+        user: UserId,
+        /// Shown to colleagues; sealed before it leaves this device.
+        name: String,
+    },
+    /// Replaces the organisation's policy; answered by [`Event::Done`].
+    SetPolicy {
+        /// All of it.
+        policy: OrgPolicy,
+    },
+    /// Names a new directory key; answered by [`Event::Done`].
+    RotateDirectoryKey,
+    /// Closes a group for ever, whoever is in it; answered by [`Event::Done`].
+    CloseGroup {
+        /// Which.
+        group: GroupId,
     },
     /// Changes a role; answered by [`Event::Done`].
     SetRole {
@@ -170,6 +228,24 @@ pub enum Event {
         /// The group.
         group: GroupId,
     },
+    /// A conversation goes on in another group.
+    GroupContinued {
+        /// The command, if it was this device's user who wanted it.
+        id: Option<IntentId>,
+        /// The group that ends.
+        group: GroupId,
+        /// The group that continues it.
+        successor: GroupId,
+    },
+    /// A log is being read that is far ahead of this device; at most once per page.
+    CatchingUp {
+        /// The group.
+        group: GroupId,
+        /// The record that was reached.
+        done: LogSeq,
+        /// The newest record that is known of.
+        total: LogSeq,
+    },
     /// The invitation is on the roster.
     Invited {
         /// The command.
@@ -178,6 +254,8 @@ pub enum Event {
         user: UserId,
         /// The capability, to be handed over; the relay's address is the driver's to fill in.
         link: InviteLink,
+        /// The PIN, to be told over another channel; by policy.
+        pin: Option<Pin>,
     },
     /// The order is on the roster: from now on the fence holds.
     Ordered {
@@ -266,10 +344,24 @@ pub enum CommandError {
     #[error("this device was removed from the group; its history can still be read")]
     NotAMember,
     /// The group cannot go on: a commit that honest members refuse is its head.
-    #[error("the group is stopped: {reason}; create a new group")]
+    #[error("the group is stopped: {reason}; a group admin can restart it")]
     Stopped {
         /// The named violation.
         reason: String,
+    },
+    /// An administrator has closed the group.
+    #[error("an administrator has closed the group; its history can still be read")]
+    GroupClosed,
+    /// The policy forbids to send without a fresh statement of an owner or admin.
+    #[error(
+        "no administrator has confirmed the list of members for {} min; the policy allows {} min, and nothing is sent until one is online",
+        age_ms / 60_000, limit_ms / 60_000
+    )]
+    Stale {
+        /// How old the newest statement is, ms.
+        age_ms: u64,
+        /// How old it may be, ms.
+        limit_ms: u64,
     },
     /// No such user.
     #[error("there is no such user; `mortise users` shows who there is")]
@@ -285,8 +377,28 @@ pub enum CommandError {
     /// Only group admins may.
     #[error("only an admin of the group may do that")]
     NotGroupAdmin,
+    /// This device is on its way out of the group.
+    #[error("this device is leaving the group")]
+    Leaving,
+    /// The change would leave the group without an admin.
+    #[error("the group's only admin cannot be taken away; name another admin first")]
+    LastAdmin,
+    /// A group admin must be in the group.
+    #[error("only a member of the group can be its admin")]
+    NotInGroup,
+    /// Users who left the group are not added again but by a group admin.
+    #[error(
+        "{users} of the users to add have left the group; only one of its admins can add them again"
+    )]
+    HasLeft {
+        /// How many users.
+        users: usize,
+    },
+    /// Nobody removes themselves; they leave.
+    #[error("to be out of the group yourself, leave it")]
+    LeaveInstead,
     /// The text is too long.
-    #[error("the message is {length} bytes long; the limit is {limit}")]
+    #[error("the text is {length} bytes long; the limit is {limit}")]
     TooLong {
         /// Its length, bytes.
         length: usize,
@@ -305,6 +417,11 @@ pub enum CommandError {
     /// This device is not admitted any more.
     #[error("this device is not admitted to the organisation any more")]
     Expelled,
+    /// The conversation goes on in a group that this device was not taken into.
+    #[error(
+        "the conversation goes on in another group, without this device; ask one of its members to add you"
+    )]
+    ContinuedWithout,
 }
 
 /// Something that must not happen (DESIGN 3, 4): shown to the user, with who or what is convicted.
@@ -337,6 +454,26 @@ pub enum Alarm {
         /// The named rule.
         reason: String,
     },
+    /// No owner or admin has stated the roster's newest entry for too long: the relay may withhold entries, or they are away.
+    #[error(
+        "no administrator has confirmed the list of members for {} min; the policy allows {} min",
+        age_ms / 60_000, limit_ms / 60_000
+    )]
+    Stale {
+        /// How old the newest statement is, ms.
+        age_ms: u64,
+        /// How old it may be, ms.
+        limit_ms: u64,
+    },
+    /// The device's clock and the relay's differ: by more than ten minutes it is said, by more than a day nothing is made
+    /// that would carry a wrong time.
+    #[error("this device's clock and the relay's differ by {} minutes: set the clock", device_ms.abs_diff(*relay_ms) / 60_000)]
+    Clock {
+        /// The device's clock, ms since 1970.
+        device_ms: u64,
+        /// The relay's clock, ms since 1970.
+        relay_ms: u64,
+    },
     /// A device attested what this device knows to be false.
     #[error("a device made a false statement about an order")]
     FalseAttestation {
@@ -364,17 +501,46 @@ pub enum HistoryKind {
     Added(Vec<UserId>),
     /// Users' devices were removed by a member of the group.
     Removed(Vec<UserId>),
+    /// Users left the group.
+    Left(Vec<UserId>),
+    /// The group's policy was changed.
+    Changed(Vec<PolicyChange>),
     /// Keys were rotated because of an order against these users or their devices.
     Rotated {
         /// The order.
         order: RosterSeq,
         /// Against whom.
         users: Vec<UserId>,
+        /// Users who left the group with the same commit.
+        left: Vec<UserId>,
     },
     /// Keys were refreshed.
     Refreshed,
     /// A record was refused; why.
     Refused(String),
+    /// A commit that nobody follows ended the group; its members continue in another one.
+    Faulty {
+        /// Who sent it.
+        device: DeviceId,
+        /// The named rule that it breaks.
+        reason: String,
+    },
+    /// The conversation goes on in another group.
+    Continued {
+        /// Which.
+        successor: GroupId,
+        /// Why, by name.
+        reason: String,
+    },
+    /// This device missed what was said in between, and was let in anew.
+    Gap {
+        /// The first record that it missed.
+        from: LogSeq,
+        /// The record that let it in anew.
+        to: LogSeq,
+        /// Whether the group's policy has changed meanwhile.
+        policy_changed: bool,
+    },
 }
 
 /// A line of a group's history.
@@ -411,8 +577,18 @@ pub struct GroupView {
     pub members: Vec<MemberView>,
     /// Group admins.
     pub admins: Vec<UserId>,
+    /// What the group is about.
+    pub topic: String,
+    /// Who may add members.
+    pub who_may_add: WhoMayAdd,
+    /// How long devices keep the group's history, days; `None` for ever.
+    pub retention_days: Option<u32>,
     /// The MLS epoch authenticator (RFC 9420 §8.7), to compare states.
     pub epoch_authenticator: Vec<u8>,
+    /// The group that this one continues.
+    pub predecessor: Option<GroupId>,
+    /// The group that continues this one.
+    pub successor: Option<GroupId>,
 }
 
 /// Whether this device can read and send.
@@ -424,6 +600,13 @@ pub enum GroupStatusView {
     Removed,
     /// The group cannot go on.
     Stopped(String),
+    /// The conversation goes on in another group.
+    Continued {
+        /// Which.
+        successor: GroupId,
+    },
+    /// An order of the organisation has closed it.
+    Closed,
 }
 
 /// One leaf.

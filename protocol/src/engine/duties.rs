@@ -18,7 +18,8 @@ const WEEK_MS: u64 = 7 * 24 * 3_600 * 1_000;
 const ENOUGH_STATEMENTS: usize = 2;
 
 impl State {
-    /// Commits the removal of every leaf that is not admitted, before anything is sent (REQ-091).
+    /// Commits the removal of every leaf that is not admitted or has asked to leave, before anything is sent (REQ-091,
+    /// REQ-124).
     ///
     /// Returns whether there is such a leaf. Who has something to send, or the relay's lease, commits at once; the
     /// others in an order given by hash(group, epoch, device), after the lease (REQ-063).
@@ -27,11 +28,8 @@ impl State {
         tx: &Tx<'_>,
         work: &mut Work<'_>,
     ) -> Result<bool, EngineError> {
-        let head = self.roster.head().seq;
-        let stale: Vec<_> = validate::stale_leaves(&self.roster, work.group.leaves(), head)
-            .map(|leaf| leaf.device)
-            .collect();
-        if stale.is_empty() {
+        let stale = self.stale_devices(work);
+        if stale.is_empty() && work.group.leavers().is_empty() {
             self.duties.remove(&work.id);
             self.leases.remove(&work.id);
             return Ok(false);
@@ -56,15 +54,33 @@ impl State {
         Ok(true)
     }
 
+    /// The devices in the tree that are not admitted any more; a clean tree is looked at once per epoch and roster.
+    fn stale_devices(&mut self, work: &Work<'_>) -> Vec<DeviceId> {
+        let head = self.roster.head().seq;
+        let state = (work.row.epoch, head);
+        if self.clean_at.get(&work.id) == Some(&state) {
+            return Vec::new();
+        }
+        let stale: Vec<_> = validate::stale_leaves(&self.roster, work.group.leaves(), head)
+            .map(|leaf| leaf.device)
+            .collect();
+        if stale.is_empty() {
+            self.clean_at.insert(work.id, state);
+        }
+        stale
+    }
+
     /// How long this device leaves a removal to others, ms.
     fn election_delay_ms(&mut self, work: &Work<'_>) -> u64 {
         let place = |device| place(work.id, work.row.epoch.0, device);
         let mine = place(self.identity.device);
+        let leavers = work.group.leavers();
         let before = work
             .group
             .leaves()
             .iter()
-            .filter(|l| self.roster.is_admitted(l.device) && place(l.device) < mine)
+            .filter(|l| self.roster.is_admitted(l.device) && !leavers.contains(l))
+            .filter(|l| place(l.device) < mine)
             .count();
         let before = u64::try_from(before).unwrap_or(u64::MAX).min(20);
         limits::REMOVAL_LEASE_MS + before * 150 + u64::from(self.rng.next_u32() % 100)
@@ -153,7 +169,7 @@ impl State {
 }
 
 /// Where a device stands in the order that all compute alike, for this group and turn (an epoch, or an order's seq).
-fn place(group: GroupId, turn: u64, device: DeviceId) -> Hash {
+pub(super) fn place(group: GroupId, turn: u64, device: DeviceId) -> Hash {
     let content = [&group.0[..], &turn.to_be_bytes(), &device.0].concat();
     hash("election", &content)
 }

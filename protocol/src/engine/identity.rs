@@ -68,6 +68,12 @@ impl Drop for IdentityRow {
 }
 
 impl Identity {
+    /// The key that signs for this device, for tools that act in its name, such as a test of a member that lies.
+    #[must_use]
+    pub fn dangerous_mls_key(&self) -> Arc<SigningKey> {
+        self.mls.clone()
+    }
+
     pub(super) fn generate(
         rng: &mut dyn RngCore,
         org: OrgId,

@@ -1,16 +1,20 @@
 //! What the log of a group brings: every record through the rules, in log order, in one transaction (REQ-087, REQ-090).
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
+use super::restart::remember_parent;
 use super::rows::{
     self, GROUPS, GroupRow, GroupStatus, HISTORY, INTENTS, LOG_HASHES, ORDERS, OUTBOX, OrderRow,
     OutboxKind, OutboxRow,
 };
-use super::state::State;
+use super::state::{Chore, State};
+use super::warm::Warmth;
 use super::{Alarm, EngineError, Event, HistoryKind, HistoryRecord};
 use crate::content::{self, Content};
 use crate::group::validate::{self, Leaf};
-use crate::group::{Group, GroupError, MlsProvider, Opened, StagedChange, Violation};
+use crate::group::{
+    Group, GroupError, GroupPolicy, LeaveProposal, MlsProvider, Opened, StagedChange, Violation,
+};
 use crate::identity::{DeviceId, GroupId, RosterSeq, UserId, decode};
 use crate::store::Tx;
 use crate::wire::LogRecord;
@@ -19,7 +23,7 @@ use crate::wire::aad::{ContentType, PrivateHeader};
 use crate::wire::log::{Attestation, CommitEntry, entry_hash};
 
 /// Why a record is not followed.
-enum Refused {
+pub(super) enum Refused {
     /// It breaks a rule; by whom, if known.
     Rule(Violation, Option<DeviceId>),
     /// This side failed; the whole step is undone.
@@ -53,6 +57,43 @@ impl From<GroupError> for Refused {
     }
 }
 
+/// A group as it was seen before or after a commit.
+struct Seen {
+    leaves: Vec<Leaf>,
+    leavers: Vec<Leaf>,
+    policy: GroupPolicy,
+}
+
+impl Seen {
+    fn of(state: &Group) -> Self {
+        Self {
+            leaves: state.leaves().to_vec(),
+            leavers: state.leavers(),
+            policy: state.policy().clone(),
+        }
+    }
+
+    /// Tells what the commit that led from here to `state` did to the tree.
+    fn note_warmth(&self, engine: &mut State, row: &mut GroupRow, state: &Group, by: DeviceId) {
+        let after = Self::of(state);
+        let added: Vec<_> = after.without(self).map(|leaf| leaf.device).collect();
+        // Only a commit that does nothing but add needs no path.
+        let commit = Warmth {
+            committer: by,
+            has_path: added.is_empty() || self.without(&after).next().is_some(),
+            added: &added,
+        };
+        engine.note_warmth(row, state, &commit);
+    }
+
+    /// The leaves that are here and not there.
+    fn without<'a>(&'a self, other: &'a Self) -> impl Iterator<Item = &'a Leaf> {
+        let there: BTreeSet<_> = other.leaves.iter().map(|leaf| leaf.device).collect();
+        let leaves = self.leaves.iter();
+        leaves.filter(move |leaf| !there.contains(&leaf.device))
+    }
+}
+
 /// What to do with the records after this one.
 enum Next {
     Go,
@@ -61,16 +102,16 @@ enum Next {
 }
 
 /// A record while it is looked at.
-struct Inbound<'a> {
-    group: GroupId,
-    record: &'a LogRecord,
-    row: &'a mut GroupRow,
+pub(super) struct Inbound<'a> {
+    pub(super) group: GroupId,
+    pub(super) record: &'a LogRecord,
+    pub(super) row: &'a mut GroupRow,
     /// What was learnt, for the user.
-    events: Vec<Event>,
+    pub(super) events: Vec<Event>,
 }
 
 impl Inbound<'_> {
-    fn history(
+    pub(super) fn history(
         &mut self,
         tx: &Tx<'_>,
         who: Option<(DeviceId, UserId)>,
@@ -145,13 +186,19 @@ impl State {
         let Some(mut row) = rows::load::<GroupRow>(tx, GROUPS, &group.0)? else {
             return Ok(Next::Stop);
         };
-        if row.status != GroupStatus::Active || record.seq <= row.cursor {
+        if record.seq <= row.cursor {
             return Ok(Next::Go);
         }
-        if record.seq != row.cursor.next() {
+        let body = decode::<RecordBody>(record.payload.as_slice());
+        match &row.status {
+            GroupStatus::Active => {}
+            // Between the closing commit and a Restart lies what only a later key opens (REQ-150).
+            GroupStatus::Halted(_) if matches!(body, Ok(RecordBody::Restart(_))) => {}
+            _ => return Ok(Next::Go),
+        }
+        if record.seq != row.cursor.next() && row.status == GroupStatus::Active {
             return Ok(Next::Stop);
         }
-        let body = decode::<RecordBody>(record.payload.as_slice());
         let needs = record.fence.max(match &body {
             Ok(body) => roster_seq_of(body).unwrap_or_default(),
             Err(_) => RosterSeq(0),
@@ -179,6 +226,7 @@ impl State {
         match outcome {
             Ok(()) => {
                 tx.absorb(inner.into_batch()?);
+                self.heard_at.insert(group, self.now_ms);
                 let same_epoch = before.epoch == row.epoch;
                 self.pass(tx, group, record, &mut row, same_epoch)?;
                 events.into_iter().for_each(|event| self.event(event));
@@ -186,12 +234,12 @@ impl State {
             Err(Refused::Rule(violation, device)) => {
                 drop(inner);
                 self.groups.remove(&group);
-                row = before;
+                row = before.clone();
                 self.refuse(tx, group, record, &mut row, violation, device)?;
             }
             Err(Refused::Engine(error)) => return Err(error),
         }
-        let stopped = row.status != GroupStatus::Active;
+        let stopped = row.status != before.status;
         rows::put(tx, GROUPS, group.0, &row)?;
         Ok(if stopped { Next::Stop } else { Next::Go })
     }
@@ -232,21 +280,35 @@ impl State {
             self.drop_outbox(tx, group, number, &outbox)?;
         }
         let who = device.and_then(|d| Some((d, self.roster.device(d)?.user)));
-        let kind = HistoryKind::Refused(violation.to_string());
+        let body = decode::<RecordBody>(record.payload.as_slice());
+        let fault = self.fault_of(group, row, body.as_ref().ok(), violation);
+        let kind = match &fault {
+            Some(fault) => HistoryKind::Faulty {
+                device: fault.culprit,
+                reason: violation.to_string(),
+            },
+            None => HistoryKind::Refused(violation.to_string()),
+        };
+        let who = fault.as_ref().map_or(who, |fault| {
+            Some((fault.culprit, self.roster.device(fault.culprit)?.user))
+        });
         let event = write_history(tx, group, record, who, kind)?;
         self.event(event);
         self.alarm(Alarm::Refused {
             group,
             seq: record.seq,
-            device,
+            device: device.or(fault.as_ref().map(|fault| fault.culprit)),
             violation,
         });
+        if let Some(fault) = fault {
+            return self.halt(tx, group, row, fault);
+        }
         let is_commit = matches!(
             decode::<RecordBody>(record.payload.as_slice()),
             Ok(RecordBody::Commit(_))
         );
         if is_commit {
-            // The log's epoch has moved on without us; nobody honest follows (Restart is reserved).
+            // Only a relay that lies serves such a record: the log that it shows leads nowhere.
             row.status = GroupStatus::Stopped(violation.to_string());
         }
         Ok(())
@@ -265,6 +327,9 @@ impl State {
         if record.seq > row.floor_seq && record.fence < row.floor_fence {
             return Err(Violation::FenceMissed.into());
         }
+        if let RecordBody::Restart(restart) = body {
+            return self.follow_restart(tx, inbound, restart);
+        }
         if record.epoch != row.epoch {
             return Err(Violation::BadHeader.into());
         }
@@ -273,7 +338,9 @@ impl State {
             return self.follow_own(tx, inbound, number, &outbox, body);
         }
         match body {
-            RecordBody::Create { .. } => Err(Violation::ForbiddenContent.into()),
+            RecordBody::Create { .. } | RecordBody::Restart(_) => {
+                Err(Violation::ForbiddenContent.into())
+            }
             RecordBody::Message(message) => self.follow_message(tx, inbound, message.as_slice()),
             RecordBody::Commit(entry) => self.follow_commit(tx, inbound, entry),
             RecordBody::Attestation(attestation) => {
@@ -300,17 +367,17 @@ impl State {
             RecordBody::Commit(entry) => {
                 self.check_header(tx, inbound, entry.commit.as_slice())?;
             }
-            RecordBody::Create { .. } | RecordBody::Attestation(_) => {}
+            RecordBody::Create { .. } | RecordBody::Attestation(_) | RecordBody::Restart(_) => {}
         }
         tx.delete(OUTBOX, rows::key(group, number));
-        self.tell_appended(outbox, group, inbound.record.seq);
+        self.tell_appended(tx, outbox, group, inbound.record.seq)?;
         let me = (self.identity.device, self.identity.user);
         if let Some(s) = roster_seq_of(body) {
             inbound.row.leaf_s.insert(me.0, s);
         }
         match outbox.kind {
-            OutboxKind::Create => Err(Violation::ForbiddenContent.into()),
-            OutboxKind::Attestation(_) => Ok(()),
+            OutboxKind::Create | OutboxKind::Restart => Err(Violation::ForbiddenContent.into()),
+            OutboxKind::Attestation(_) | OutboxKind::Leave => Ok(()),
             OutboxKind::Message => {
                 if let Some(intent) = outbox.intent {
                     tx.delete(INTENTS, rows::key(group, intent));
@@ -329,14 +396,16 @@ impl State {
                 };
                 let crypto = self.crypto.clone();
                 let mut state = self.take_group(tx, group)?;
-                let before = state.leaves().to_vec();
+                let before = Seen::of(&state);
+                remember_parent(tx, inbound.group, inbound.row, &state, me.0)?;
                 state.merge_pending(&MlsProvider::new(&crypto, tx))?;
-                let after = state.leaves().to_vec();
+                let after = Seen::of(&state);
                 let s = roster_seq_of(body).unwrap_or_default();
                 self.enter_epoch(tx, inbound, &state, s)?;
+                before.note_warmth(self, inbound.row, &state, me.0);
                 self.groups.insert(group, state);
                 if let Some(intent) = outbox.intent {
-                    self.handle_change_met(tx, group, intent, &after)?;
+                    self.handle_change_met(tx, group, intent, &after.leaves)?;
                 }
                 self.tell_change(tx, inbound, s, me, &before, &after)
             }
@@ -388,22 +457,42 @@ impl State {
         message: &[u8],
     ) -> Result<(), Refused> {
         let header = self.check_header(tx, inbound, message)?;
-        if header.content_type != ContentType::Application {
-            return Err(Violation::ForbiddenContent.into());
-        }
         let crypto = self.crypto.clone();
         let mut state = self.take_group(tx, inbound.group)?;
         let opened = state.open(&MlsProvider::new(&crypto, tx), message)?;
-        let Opened::Application { sender, bytes } = opened else {
-            return Err(Violation::ForbiddenContent.into());
-        };
         let s = header.aad.roster_seq;
+        let (sender, bytes) = match (header.content_type, opened) {
+            (ContentType::Application, Opened::Application { sender, bytes }) => (sender, bytes),
+            (ContentType::Proposal, Opened::Leave(leave)) => {
+                return self.follow_leave(tx, inbound, state, *leave, s);
+            }
+            _ => return Err(Violation::ForbiddenContent.into()),
+        };
         validate::check_application(&self.roster, s, &sender, state.leaves())
             .map_err(|v| Refused::Rule(v, Some(sender.device)))?;
         Self::check_leaf(inbound.row, &sender, s)?;
         let kind =
             history_of(&bytes).ok_or(Refused::Rule(Violation::BadContent, Some(sender.device)))?;
         inbound.history(tx, Some((sender.device, sender.user)), kind)?;
+        self.groups.insert(inbound.group, state);
+        Ok(())
+    }
+
+    /// A member asks to be removed: the next commit made here carries it out (REQ-123, REQ-124).
+    fn follow_leave(
+        &mut self,
+        tx: &Tx<'_>,
+        inbound: &mut Inbound<'_>,
+        mut state: Group,
+        leave: LeaveProposal,
+        s: RosterSeq,
+    ) -> Result<(), Refused> {
+        let leaver = leave.leaver;
+        validate::check_leave(&self.roster, s, &leaver, state.leaves(), &state.leavers())
+            .map_err(|v| Refused::Rule(v, Some(leaver.device)))?;
+        Self::check_leaf(inbound.row, &leaver, s)?;
+        let crypto = self.crypto.clone();
+        state.keep_leave(&MlsProvider::new(&crypto, tx), leave)?;
         self.groups.insert(inbound.group, state);
         Ok(())
     }
@@ -433,9 +522,10 @@ impl State {
             .map_err(|v| Refused::Rule(v, Some(committer.device)))?;
         Self::check_leaf(inbound.row, &committer, s)?;
         let removes_me = change.removes_me;
-        let before = state.leaves().to_vec();
+        let before = Seen::of(&state);
+        remember_parent(tx, group, inbound.row, &state, committer.device)?;
         state.merge(&provider, *change)?;
-        let after = state.leaves().to_vec();
+        let after = Seen::of(&state);
         let who = (committer.device, committer.user);
         if removes_me {
             inbound.row.status = GroupStatus::Removed;
@@ -443,6 +533,7 @@ impl State {
             return self.tell_change(tx, inbound, s, who, &before, &after);
         }
         self.enter_epoch(tx, inbound, &state, s)?;
+        before.note_warmth(self, inbound.row, &state, who.0);
         self.groups.insert(group, state);
         self.tell_change(tx, inbound, s, who, &before, &after)
     }
@@ -472,7 +563,7 @@ impl State {
     }
 
     /// Gives up what was sent in the epoch that ends and was not met in the log (REQ-089).
-    fn drop_lost(
+    pub(super) fn drop_lost(
         &mut self,
         tx: &Tx<'_>,
         group: GroupId,
@@ -504,6 +595,10 @@ impl State {
         row.entry_hash = entry_hash(group, row.epoch, inbound.record.payload.as_slice());
         row.commit_s = s;
         row.name.clone_from(&state.policy().name);
+        if row.retention_days != state.policy().retention_days {
+            row.retention_days = state.policy().retention_days;
+            self.chores.remove(&(group, Chore::Prune));
+        }
         row.leaf_s
             .retain(|device, _| state.leaves().iter().any(|l| l.device == *device));
         self.open_epoch(tx, group, row, inbound.record.fence);
@@ -520,12 +615,12 @@ impl State {
         inbound: &mut Inbound<'_>,
         s: RosterSeq,
         who: (DeviceId, UserId),
-        before: &[Leaf],
-        after: &[Leaf],
+        before: &Seen,
+        after: &Seen,
     ) -> Result<(), Refused> {
         let mut rotated: Option<(RosterSeq, Vec<UserId>)> = None;
-        let mut removed = Vec::new();
-        for leaf in without(before, after) {
+        let (mut removed, mut left) = (Vec::new(), Vec::new());
+        for leaf in before.without(after) {
             let order = self.roster.device(leaf.device).and_then(|d| d.revoked);
             match order.filter(|order| *order <= s) {
                 Some(order) => {
@@ -541,18 +636,24 @@ impl State {
                         }
                     }
                 }
+                None if before.leavers.contains(leaf) => left.push(leaf.user),
                 None => removed.push(leaf.user),
             }
         }
-        let added: Vec<_> = without(after, before).map(|leaf| leaf.user).collect();
+        let added: Vec<_> = after.without(before).map(|leaf| leaf.user).collect();
+        let changes = after.policy.changes_since(&before.policy);
         let kind = if let Some((order, mut users)) = rotated {
             users.dedup();
-            HistoryKind::Rotated { order, users }
+            HistoryKind::Rotated { order, users, left }
+        } else if !left.is_empty() {
+            HistoryKind::Left(left)
         } else if !removed.is_empty() {
             removed.dedup();
             HistoryKind::Removed(removed)
         } else if !added.is_empty() {
             HistoryKind::Added(added)
+        } else if !changes.is_empty() {
+            HistoryKind::Changed(changes)
         } else {
             HistoryKind::Refreshed
         };
@@ -619,14 +720,6 @@ impl State {
     }
 }
 
-/// The leaves that are not among `others` as they are; both lists may be long.
-fn without<'a>(leaves: &'a [Leaf], others: &[Leaf]) -> impl Iterator<Item = &'a Leaf> {
-    let others: BTreeMap<DeviceId, Leaf> = others.iter().map(|l| (l.device, *l)).collect();
-    leaves
-        .iter()
-        .filter(move |leaf| others.get(&leaf.device) != Some(leaf))
-}
-
 /// The sender's roster head, if the record has one.
 pub(super) fn roster_seq_of(body: &RecordBody) -> Option<RosterSeq> {
     let header = |message: &[u8]| Some(PrivateHeader::parse(message).ok()?.aad.roster_seq);
@@ -635,6 +728,7 @@ pub(super) fn roster_seq_of(body: &RecordBody) -> Option<RosterSeq> {
         RecordBody::Message(message) => header(message.as_slice()),
         RecordBody::Commit(entry) => header(entry.commit.as_slice()),
         RecordBody::Attestation(attestation) => Some(attestation.statement.roster_seq),
+        RecordBody::Restart(restart) => Some(restart.statement.roster_seq),
     }
 }
 

@@ -7,7 +7,7 @@ use super::rows::{self, GROUPS, GroupRow, GroupStatus, ORDERS, OrderRow};
 use super::state::State;
 use super::{Alarm, EngineError, Event, HistoryKind};
 use crate::group::validate;
-use crate::group::{Group, GroupError, MlsProvider, Violation, is_allowed_suite};
+use crate::group::{Group, GroupError, JoinedGroup, MlsProvider, Violation, is_allowed_suite};
 use crate::identity::{GroupId, Hash, LogSeq, RosterSeq, decode};
 use crate::store::Tx;
 use crate::wire::aad::PrivateHeader;
@@ -49,13 +49,28 @@ impl State {
             }
             let inner = Tx::new(tx);
             match self.follow_welcome(&inner, item, body.ok(), s) {
-                Ok(group) => {
-                    tx.absorb(inner.into_batch()?);
+                Ok(joined) => {
+                    let (group, adder) = (joined.group, joined.adder);
+                    let predecessor = group.policy().predecessor;
                     self.groups.insert(item.group, group);
+                    let is_refused = match predecessor {
+                        Some(p) => self.handle_successor(&inner, item.group, &adder, p, s)?,
+                        None => false,
+                    };
+                    if is_refused {
+                        // Somebody else's successor was named first: this one is nothing to anybody.
+                        drop(inner);
+                        self.groups.remove(&item.group);
+                        self.set_inbox_cursor(tx, item.seq)?;
+                        continue;
+                    }
+                    tx.absorb(inner.into_batch()?);
                     let who = None;
                     let event =
                         write_history(tx, item.group, &item.entry, who, HistoryKind::Opened)?;
-                    self.event(Event::Joined { group: item.group });
+                    if !self.is_candidate(tx, item.group)? {
+                        self.event(Event::Joined { group: item.group });
+                    }
                     self.event(event);
                     self.dirty.insert(item.group);
                 }
@@ -76,7 +91,15 @@ impl State {
             // One more question tells the relay what has been dealt with.
             link.inbox_waiting = held_up || more || !items.is_empty();
         }
+        if items.is_empty() {
+            self.dirty.extend(self.unsettled.iter().copied());
+        }
         Ok(())
+    }
+
+    fn is_candidate(&self, tx: &Tx<'_>, group: GroupId) -> Result<bool, EngineError> {
+        let row: Option<GroupRow> = rows::load(tx, GROUPS, &group.0)?;
+        Ok(row.is_some_and(|row| row.is_candidate))
     }
 
     /// Whether the log must be followed first: a member that was removed and added again learns of both in order.
@@ -106,7 +129,7 @@ impl State {
         item: &InboxItem,
         body: Option<RecordBody>,
         s: RosterSeq,
-    ) -> Result<Group, GroupError> {
+    ) -> Result<JoinedGroup, GroupError> {
         let Some(RecordBody::Commit(entry)) = body else {
             return Err(Violation::MalformedRecord.into());
         };
@@ -128,7 +151,7 @@ impl State {
         }
         let crypto = self.crypto.clone();
         let joined = Group::join(&MlsProvider::new(&crypto, tx), item.welcome.as_slice())?;
-        let group = joined.group;
+        let group = &joined.group;
         let me = self.identity.device;
         let leads_here = group.id() == Some(item.group)
             && group.epoch() == item.entry.epoch.next()
@@ -141,10 +164,11 @@ impl State {
         if group.access_key(&crypto)?.public() != entry.next_access_key {
             return Err(Violation::WrongAccessKey.into());
         }
-        validate::check_joined_tree(&self.roster, s, &joined.adder, group.leaves())?;
-        self.write_joined(tx, item, &group, s)
+        let me = self.identity.user;
+        validate::check_joined_tree(&self.roster, s, &joined.adder, me, group.leaves())?;
+        self.write_joined(tx, item, group, joined.added, s)
             .map_err(|_| GroupError::Mls("write a group's row"))?;
-        Ok(group)
+        Ok(joined)
     }
 
     fn check_entry(
@@ -167,11 +191,14 @@ impl State {
         tx: &Tx<'_>,
         item: &InboxItem,
         group: &Group,
+        added: usize,
         s: RosterSeq,
     ) -> Result<(), EngineError> {
         let epoch = group.epoch();
         let mut row = GroupRow {
             name: group.policy().name.clone(),
+            retention_days: group.policy().retention_days,
+            warm_at_ms: self.first_warming_ms(group, added),
             suite: group.suite(),
             status: GroupStatus::Active,
             cursor: item.entry.seq,
@@ -185,6 +212,8 @@ impl State {
             floor_seq: LogSeq(0),
             floor_fence: RosterSeq(0),
             refresh_at_ms: self.next_refresh_ms(group.leaves().len()),
+            predecessor: group.policy().predecessor.map(|p| p.group),
+            is_candidate: false,
         };
         for (key, _) in tx.scan(rows::LOG_HASHES, &item.group.0)? {
             tx.delete(rows::LOG_HASHES, key);

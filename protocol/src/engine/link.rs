@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::rows::{self, GROUPS, GroupRow, META};
-use super::state::State;
+use super::state::{Chore, State};
 use super::{EngineError, Event, IntentId, Output};
 use crate::group::{MlsProvider, is_allowed_suite, make_key_package};
 use crate::identity::{Epoch, GroupId, Hash, LogSeq, RosterSeq};
@@ -37,6 +37,11 @@ pub(super) enum Asked {
     },
     PutSlots,
     FetchSlots,
+    FetchSlotless,
+    FetchCheckpoints,
+    PutCheckpoint {
+        issued_at_ms: u64,
+    },
     PublishKeyPackages,
     ClaimKeyPackages {
         group: GroupId,
@@ -67,6 +72,8 @@ pub(super) struct Sub {
     pub(super) credit: u32,
     /// Records have come since the last answer.
     pub(super) got_records: bool,
+    /// The newest epoch that the relay called confirmed, and when, ms since 1970.
+    pub(super) confirmed: Option<(Epoch, u64)>,
     /// By when the records up to `ends` must have come, ms since 1970.
     pub(super) deadline: u64,
 }
@@ -89,7 +96,13 @@ pub(super) struct Link {
     /// Groups whose log is read when others have been.
     waiting: BTreeSet<GroupId>,
     key_packages: Option<(u32, bool)>,
-    slots_waiting: bool,
+    pub(super) slots_waiting: bool,
+    /// Whether it is still to be asked who lacks a slot.
+    pub(super) fill_waiting: bool,
+    /// Whether checkpoints are still to be asked for.
+    pub(super) checkpoints_waiting: bool,
+    /// The relay has said on this connection what checkpoints it has.
+    pub(super) checkpoints_known: bool,
 }
 
 impl Link {
@@ -103,8 +116,16 @@ impl Link {
         )
     }
 
+    pub(super) fn asks_inbox(&self) -> bool {
+        self.asks(&Asked::FetchInbox)
+    }
+
     pub(super) fn is_quiet(&self) -> bool {
-        self.hello && self.asked.is_empty() && !self.inbox_waiting
+        let answers = self.asked.values().all(|(asked, _)| {
+            // What the device does for others, now and then, is nothing that its user waits for.
+            matches!(asked, Asked::FetchSlotless | Asked::PutCheckpoint { .. })
+        });
+        self.hello && answers && !self.inbox_waiting
     }
 
     pub(super) fn next_deadline(&self) -> Option<u64> {
@@ -184,6 +205,9 @@ impl State {
             waiting: BTreeSet::new(),
             key_packages: None,
             slots_waiting: false,
+            fill_waiting: true,
+            checkpoints_waiting: true,
+            checkpoints_known: false,
         });
         self.was_synced = false;
         let roster_seq = self.roster.head().seq;
@@ -199,6 +223,8 @@ impl State {
             job.in_flight = false;
         }
         self.leases.clear();
+        self.absent.clear();
+        self.chores.retain(|(_, c), _| *c != Chore::OwnDevices);
         self.dirty = self.group_ids(tx)?.into_iter().collect();
         Ok(())
     }
@@ -234,11 +260,20 @@ impl State {
                 link.slots_waiting = true;
                 Ok(())
             }
+            Push::Checkpoint { checkpoint } => self.handle_checkpoints(tx, &[checkpoint]),
             Push::KeyPackagesLow { left } => {
                 link.key_packages = Some((left, true));
                 self.restock(tx)
             }
             Push::Records { group, records } => self.handle_records(tx, group, &records),
+            Push::ResyncAsked {
+                group,
+                device,
+                key_package,
+            } => {
+                self.handle_resync_asked(group, device, key_package.as_slice());
+                Ok(())
+            }
             Push::InboxWaiting => {
                 link.inbox_waiting = true;
                 Ok(())
@@ -270,11 +305,12 @@ impl State {
                 if !bool::from(admitted) {
                     return self.handle_expelled(tx);
                 }
+                let lacks_key = self.newest_directory_key().is_none();
                 if let Some(link) = &mut self.link {
                     link.hello = true;
                     link.relay_head = head.seq;
                     link.inbox_waiting = inbox_waiting.into();
-                    link.slots_waiting = self.directory.is_none();
+                    link.slots_waiting = lacks_key;
                     link.key_packages = Some((key_packages_left, has_last_resort.into()));
                 }
                 self.event(Event::Online);
@@ -289,6 +325,19 @@ impl State {
                 self.handle_roster_appended(tx, head)
             }
             (Asked::FetchSlots, Response::Slots { slots }) => self.handle_slots(tx, &slots),
+            (Asked::FetchSlotless, Response::Slotless { devices }) => {
+                self.handle_slotless(&devices);
+                Ok(())
+            }
+            (Asked::FetchCheckpoints, Response::Checkpoints { checkpoints }) => {
+                if let Some(link) = &mut self.link {
+                    link.checkpoints_known = true;
+                }
+                self.handle_checkpoints(tx, &checkpoints)
+            }
+            (Asked::PutCheckpoint { issued_at_ms }, Response::Done) => {
+                self.handle_checkpoint_stored(tx, issued_at_ms)
+            }
             (Asked::ClaimKeyPackages { group, intent }, Response::KeyPackages { packages }) => {
                 self.handle_claimed(group, intent, &packages);
                 Ok(())
@@ -301,9 +350,13 @@ impl State {
                 Response::Subscribed {
                     head_epoch,
                     last_readable,
+                    confirmed_epoch,
                     ..
                 },
-            ) => self.handle_subscribed(tx, group, epoch, head_epoch, last_readable),
+            ) => {
+                let ends = (head_epoch, last_readable);
+                self.handle_subscribed(tx, group, epoch, ends, confirmed_epoch)
+            }
             (Asked::FetchInbox, Response::Inbox { items, more }) => {
                 self.handle_inbox(tx, &items, more.into())
             }
@@ -347,6 +400,17 @@ impl State {
 
     pub(super) fn retry_later(&mut self) {
         self.retry_at = Some(self.now_ms + 2_000);
+    }
+
+    /// The organisation has changed the suite of new groups: KeyPackages for it are wanted (REQ-100).
+    pub(super) fn restock_for_policy(&mut self, tx: &Tx<'_>) -> Result<(), EngineError> {
+        if self.stocked_suite.is_some() && self.stocked_suite != self.roster.suite() {
+            if let Some(link) = &mut self.link {
+                link.key_packages = Some((0, false));
+            }
+            self.restock(tx)?;
+        }
+        Ok(())
     }
 
     /// This device is not admitted any more: nothing works, everything that was received stays.
@@ -403,10 +467,13 @@ impl State {
         if !self.is_admitted() || self.online().is_none_or(|link| link.relay_head > head) {
             return Ok(());
         }
-        let Some((left, has_last_resort)) = self.online().and_then(|link| link.key_packages.take())
-        else {
+        let Some(stock) = self.online().and_then(|link| link.key_packages.take()) else {
             return Ok(());
         };
+        // What the relay has counted may be of the suite before (REQ-100).
+        let same_suite = self.stocked_suite.is_none_or(|stocked| stocked == suite);
+        let (left, has_last_resort) = if same_suite { stock } else { (0, false) };
+        self.store_stocked_suite(tx, suite)?;
         if left >= STOCK_LOW && has_last_resort {
             return Ok(());
         }
@@ -458,6 +525,7 @@ impl State {
                 ends,
                 credit: CREDIT,
                 got_records: false,
+                confirmed: None,
                 deadline,
             },
         );
@@ -487,8 +555,8 @@ impl State {
         tx: &Tx<'_>,
         group: GroupId,
         epoch: Epoch,
-        head_epoch: Epoch,
-        last_readable: LogSeq,
+        ends: (Epoch, LogSeq),
+        confirmed: Epoch,
     ) -> Result<(), EngineError> {
         let cursor = rows::load::<GroupRow>(tx, GROUPS, &group.0)?.map(|row| row.cursor);
         let deadline = self.now_ms + ANSWER_TIMEOUT_MS;
@@ -499,8 +567,9 @@ impl State {
             .filter(|sub| sub.epoch == epoch)
         {
             sub.asked = false;
-            sub.ends = Some((head_epoch, last_readable));
-            sub.deadline = if cursor.is_some_and(|c| c < last_readable) {
+            sub.ends = Some(ends);
+            sub.confirmed = Some((confirmed, self.now_ms));
+            sub.deadline = if cursor.is_some_and(|c| c < ends.1) {
                 deadline
             } else {
                 u64::MAX

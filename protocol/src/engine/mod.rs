@@ -6,21 +6,33 @@
 
 mod admission;
 mod api;
+mod checkpoints;
+mod devices;
+mod directory;
 mod duties;
 mod identity;
 mod inbound;
 mod join;
+mod leave;
 mod link;
 mod outbound;
+mod policy;
 mod pursue;
+mod restart;
+mod resync;
+mod retention;
+mod roster_commands;
+mod roster_jobs;
 mod roster_sync;
 mod rows;
 mod state;
+mod warm;
 
 pub use admission::{Admission, AdmissionError, AdmissionStep};
 pub use api::{
     Alarm, Command, CommandError, CommandKind, Event, GroupStatusView, GroupView, HistoryKind,
-    HistoryRecord, Input, IntentId, InviteLink, MemberView, OrderGroup, Output,
+    HistoryRecord, Input, IntentId, InviteLink, MemberView, OrderGroup, Output, PolicyChange,
+    WhoMayAdd,
 };
 pub use identity::{DeviceKeys, Identity, has_identity, load_identity, save_identity};
 
@@ -32,7 +44,7 @@ use crate::group::GroupError;
 use crate::identity::{
     DeviceId, GroupId, Hash, LogSeq, OrgId, PublicKey, SigningKey, UserId, safety_number,
 };
-use crate::roster::Roster;
+use crate::roster::{OrgPolicy, Roster};
 use crate::store::{Store, StoreError, Tx, commit};
 use rows::{GROUPS, GroupRow, GroupStatus, HISTORY, ROSTER};
 use state::State;
@@ -179,6 +191,26 @@ impl<S: Store> Engine<S> {
         &self.state.roster
     }
 
+    /// What the organisation has decided for everybody; `None` before the roster is here (REQ-100).
+    pub fn policy(&self) -> Option<&OrgPolicy> {
+        self.state.roster.policy()
+    }
+
+    /// Every admitted device that `device` let in, directly or not, of whatever user.
+    ///
+    /// `CommandKind::RevokeDevice` revokes those of the device's own user with it, if it is asked to.
+    pub fn enrolled_by(&self, device: DeviceId) -> Vec<DeviceId> {
+        let roster = &self.state.roster;
+        let mut enrolled = roster.enrolled_transitively(device);
+        enrolled.retain(|id| roster.is_admitted(*id));
+        enrolled
+    }
+
+    /// How long ago an owner or admin last stated the roster's newest entry, ms; `None` if never (REQ-105).
+    pub fn checkpoint_age_ms(&self, now_ms: u64) -> Option<u64> {
+        self.state.fresh.age_ms(now_ms)
+    }
+
     /// The signed roster entries, oldest first.
     ///
     /// # Errors
@@ -234,6 +266,13 @@ impl<S: Store> Engine<S> {
                 row: "a group's id",
             })?);
             let row: GroupRow = rows::from_bytes(&value)?;
+            if row.is_candidate {
+                continue;
+            }
+            let (successor, is_left) = match &row.status {
+                GroupStatus::Continued(successor) => (Some(*successor), true),
+                status => (None, *status == GroupStatus::Removed),
+            };
             let mut view = GroupView {
                 id,
                 name: row.name,
@@ -243,12 +282,23 @@ impl<S: Store> Engine<S> {
                     GroupStatus::Creating | GroupStatus::Active => GroupStatusView::Active,
                     GroupStatus::Removed => GroupStatusView::Removed,
                     GroupStatus::Stopped(why) => GroupStatusView::Stopped(why),
+                    GroupStatus::Halted(fault) => GroupStatusView::Stopped(fault.reason),
+                    GroupStatus::Continued(successor) => GroupStatusView::Continued { successor },
                 },
                 members: Vec::new(),
                 admins: Vec::new(),
+                topic: String::new(),
+                who_may_add: WhoMayAdd::Members,
+                retention_days: None,
                 epoch_authenticator: Vec::new(),
+                predecessor: row.predecessor,
+                successor,
             };
-            if view.status != GroupStatusView::Removed {
+            let closed = self.state.roster.closed_at(id).is_some();
+            if closed && view.status == GroupStatusView::Active {
+                view.status = GroupStatusView::Closed;
+            }
+            if !is_left {
                 let group = self.state.take_group(&tx, id)?;
                 view.members = group
                     .leaves()
@@ -259,7 +309,11 @@ impl<S: Store> Engine<S> {
                         key: l.key,
                     })
                     .collect();
-                view.admins = group.policy().admins.clone();
+                let policy = group.policy();
+                view.admins.clone_from(&policy.admins);
+                view.topic.clone_from(&policy.topic);
+                view.who_may_add = policy.who_may_add;
+                view.retention_days = policy.retention_days;
                 view.epoch_authenticator = group.epoch_authenticator();
                 self.state.groups.insert(id, group);
             }

@@ -3,13 +3,13 @@
 use super::inbound::roster_seq_of;
 use super::link::{Asked, CREDIT};
 use super::rows::{
-    self, GROUPS, GroupRow, GroupStatus, INTENTS, IntentRow, ORDERS, OUTBOX, OrderRow, OutboxKind,
-    OutboxRow,
+    self, GROUPS, GroupRow, GroupStatus, INTENTS, Intent, IntentRow, ORDERS, OUTBOX, OrderRow,
+    OutboxKind, OutboxRow,
 };
-use super::state::State;
+use super::state::{Chore, State};
 use super::{CommandError, EngineError, Event, IntentId};
 use crate::group::{Changes, Group, GroupPolicy, MlsProvider};
-use crate::identity::{Epoch, GroupId, Hash, LogSeq, RosterSeq, decode};
+use crate::identity::{Epoch, GroupId, Hash, LogSeq, RosterSeq, SigningKey, decode};
 use crate::store::Tx;
 use crate::wire::aad::AuthenticatedData;
 use crate::wire::log::{CommitEntry, LogCursor, entry_hash};
@@ -23,6 +23,8 @@ pub(super) struct Work<'a> {
     pub(super) id: GroupId,
     pub(super) row: &'a mut GroupRow,
     pub(super) group: &'a mut Group,
+    /// Records in the outbox that the relay has not acknowledged.
+    pub(super) open: usize,
 }
 impl State {
     /// Creates a group here; the relay hears of it when the connection allows.
@@ -44,6 +46,8 @@ impl State {
         let outbox = OutboxRow::new(OutboxKind::Create, Some(id.0), Epoch(0), &body);
         let row = GroupRow {
             name: policy.name,
+            retention_days: policy.retention_days,
+            warm_at_ms: 0,
             suite,
             status: GroupStatus::Creating,
             cursor: LogSeq(0),
@@ -57,6 +61,8 @@ impl State {
             floor_seq: LogSeq(0),
             floor_fence: RosterSeq(0),
             refresh_at_ms: self.next_refresh_ms(1),
+            is_candidate: policy.predecessor.is_some(),
+            predecessor: policy.predecessor.map(|p| p.group),
         };
         rows::put(tx, GROUPS, group_id.0, &row)?;
         self.groups.insert(group_id, group);
@@ -78,9 +84,21 @@ impl State {
         let Some(mut row) = rows::load::<GroupRow>(tx, GROUPS, &id.0)? else {
             return Ok(());
         };
+        self.prune_history(tx, id, &row)?;
+        match &row.status {
+            GroupStatus::Halted(fault) if fault.stopped().is_none() => {
+                return self.pump_halted(tx, id, &mut row);
+            }
+            GroupStatus::Continued(successor) => {
+                return self.pump_continued(tx, id, *successor);
+            }
+            _ => {}
+        }
         if let Some(error) = row.closed() {
             self.unsettled.remove(&id);
             self.duties.remove(&id);
+            self.chores.remove(&(id, Chore::OwnDevices));
+            self.chores.remove(&(id, Chore::Warm));
             return self.fail_intents(tx, id, &error);
         }
         self.unsettled.insert(id);
@@ -88,18 +106,25 @@ impl State {
             return Ok(());
         }
         if row.status == GroupStatus::Creating {
-            return self.send_outbox(tx, id, &row, None);
+            return self.send_outbox(tx, id, &row, None).map(drop);
         }
         let mut group = self.take_group(tx, id)?;
-        let settled = self.work_on(
-            tx,
-            Work {
-                id,
-                row: &mut row,
-                group: &mut group,
-            },
-        )?;
-        self.groups.insert(id, group);
+        let work = Work {
+            id,
+            row: &mut row,
+            group: &mut group,
+            open: 0,
+        };
+        let settled = self.work_on(tx, work)?;
+        // Whoever fills a successor goes on with its predecessor.
+        if row.is_candidate {
+            self.dirty.extend(row.predecessor);
+        }
+        if row.status == GroupStatus::Removed {
+            group.delete(&MlsProvider::new(&self.crypto, tx))?;
+        } else {
+            self.groups.insert(id, group);
+        }
         if settled {
             self.unsettled.remove(&id);
         }
@@ -112,8 +137,12 @@ impl State {
         if !self.is_caught_up(&work, &access_key) {
             return Ok(false);
         }
-        self.send_outbox(tx, work.id, work.row, Some(&access_key))?;
-        let outbox = rows::of_group::<OutboxRow>(tx, OUTBOX, work.id)?;
+        if self.roster.closed_at(work.id).is_some() {
+            self.duties.remove(&work.id);
+            self.fail_intents(tx, work.id, &CommandError::GroupClosed)?;
+            return Ok(true);
+        }
+        let outbox = self.send_outbox(tx, work.id, work.row, Some(&access_key))?;
         if outbox.iter().any(|(_, o)| o.kind == OutboxKind::Commit) {
             return Ok(false);
         }
@@ -125,29 +154,40 @@ impl State {
         {
             return Ok(false);
         }
+        let open = || outbox.iter().filter(|(_, o)| !o.acked).map(|(_, o)| o);
+        work.open = open().count();
+        if work.group.is_leaving() {
+            return self.await_removal(tx, &mut work);
+        }
         if self.must_rotate(tx, &mut work)? {
             return Ok(false);
         }
-        let open = || outbox.iter().filter(|(_, o)| !o.acked).map(|(_, o)| o);
-        let window = if open().any(|o| is_older(o, head)) {
+        if self.pursue_restart(tx, &mut work)? {
+            return Ok(false);
+        }
+        let window = if open().any(|o| is_older(o, head)) || self.stale_block().is_some() {
             // `s` never falls per leaf: what is undecided could still enter the log after what is made now.
             0
         } else {
-            WINDOW.saturating_sub(open().count())
+            WINDOW.saturating_sub(work.open)
         };
         let idle = self.pursue_intents(tx, &mut work, window)?;
+        if work.row.status != GroupStatus::Active || work.group.is_leaving() {
+            return Ok(false);
+        }
         let attested = self.attest(tx, &mut work)?;
-        if idle && attested {
+        let settled = idle && attested && self.add_own_devices(tx, &mut work)?;
+        if settled && work.open == 0 {
             self.refresh(tx, &mut work)?;
         }
-        let empty = rows::of_group::<OutboxRow>(tx, OUTBOX, work.id)?
-            .iter()
-            .all(|(_, o)| o.acked);
-        Ok(idle && attested && empty)
+        if settled && work.open == 0 {
+            self.warm(tx, &mut work)?;
+        }
+        Ok(settled && work.open == 0)
     }
 
     /// Whether the cursor has reached the end of the log; asks for what is missing.
-    fn is_caught_up(&mut self, work: &Work<'_>, access_key: &crate::identity::SigningKey) -> bool {
+    fn is_caught_up(&mut self, work: &Work<'_>, access_key: &SigningKey) -> bool {
         let (id, row) = (work.id, &*work.row);
         let head = self.roster.head().seq;
         // Records that need a newer roster come again when it is here: asking before that would be asking for ever.
@@ -174,51 +214,60 @@ impl State {
         at_end
     }
 
-    /// Sends what is in the outbox and was not sent on this connection.
-    fn send_outbox(
+    /// Sends what is in the outbox and was not sent on this connection; returns all that is in it.
+    pub(super) fn send_outbox(
         &mut self,
         tx: &Tx<'_>,
         id: GroupId,
         row: &GroupRow,
-        access_key: Option<&crate::identity::SigningKey>,
-    ) -> Result<(), EngineError> {
-        for (_, outbox) in rows::of_group::<OutboxRow>(tx, OUTBOX, id)? {
-            let Some(link) = &mut self.link else {
-                return Ok(());
-            };
-            if outbox.acked || outbox.epoch != row.epoch || !link.sent.insert(outbox.record_id) {
-                continue;
-            }
-            let record = outbox.record_id;
-            let payload = outbox.payload.clone().into();
-            let request = match (outbox.kind, access_key) {
-                (OutboxKind::Create, _) => Request::CreateGroup { group: id, payload },
-                (_, Some(key)) => Request::Submit(Submission {
-                    group: id,
-                    epoch: outbox.epoch,
-                    payload,
-                    welcomes: outbox
-                        .welcome
-                        .iter()
-                        .map(|(devices, welcome)| WelcomeFor {
-                            devices: devices.clone(),
-                            welcome: welcome.to_vec().into(),
-                        })
-                        .collect(),
-                    proof: AccessProof::sign(
-                        key,
-                        &link.binding,
-                        id,
-                        outbox.epoch,
-                        row.entry_hash,
-                        Purpose::Append,
-                    ),
-                }),
-                (_, None) => continue,
-            };
-            self.ask(Asked::Submit { group: id, record }, request);
+        access_key: Option<&SigningKey>,
+    ) -> Result<Vec<(u64, OutboxRow)>, EngineError> {
+        let rows = rows::of_group::<OutboxRow>(tx, OUTBOX, id)?;
+        for (_, outbox) in &rows {
+            self.send_record(id, row, access_key, outbox);
         }
-        Ok(())
+        Ok(rows)
+    }
+
+    fn send_record(
+        &mut self,
+        id: GroupId,
+        row: &GroupRow,
+        access_key: Option<&SigningKey>,
+        outbox: &OutboxRow,
+    ) {
+        let Some(link) = &mut self.link else { return };
+        if outbox.acked || outbox.epoch != row.epoch || !link.sent.insert(outbox.record_id) {
+            return;
+        }
+        let record = outbox.record_id;
+        let payload = outbox.payload.clone().into();
+        let request = match (outbox.kind, access_key) {
+            (OutboxKind::Create, _) => Request::CreateGroup { group: id, payload },
+            (_, Some(key)) => Request::Submit(Submission {
+                group: id,
+                epoch: outbox.epoch,
+                payload,
+                welcomes: outbox
+                    .welcome
+                    .iter()
+                    .map(|(devices, welcome)| WelcomeFor {
+                        devices: devices.clone(),
+                        welcome: welcome.to_vec().into(),
+                    })
+                    .collect(),
+                proof: AccessProof::sign(
+                    key,
+                    &link.binding,
+                    id,
+                    outbox.epoch,
+                    row.entry_hash,
+                    Purpose::Append,
+                ),
+            }),
+            (_, None) => return,
+        };
+        self.ask(Asked::Submit { group: id, record }, request);
     }
 
     pub(super) fn aad(&self, row: &GroupRow) -> Vec<u8> {
@@ -232,8 +281,9 @@ impl State {
         tx: &Tx<'_>,
         work: &mut Work<'_>,
         intent: Option<u64>,
-        changes: Changes,
+        mut changes: Changes,
     ) -> Result<(), EngineError> {
+        self.settle_policy(work, &mut changes)?;
         let crypto = self.crypto.clone();
         let identity = self.identity.clone();
         let provider = MlsProvider::new(&crypto, tx);
@@ -263,7 +313,9 @@ impl State {
     ) -> Result<(), EngineError> {
         self.put_outbox(tx, work.id, row)?;
         let key = work.group.access_key(&self.crypto)?;
-        self.send_outbox(tx, work.id, work.row, Some(&key))
+        work.open += 1;
+        self.send_record(work.id, work.row, Some(&key), row);
+        Ok(())
     }
 
     pub(super) fn set_in_flight(
@@ -297,7 +349,7 @@ impl State {
         if outbox.kind == OutboxKind::Create {
             return self.handle_created(tx, group, number, &outbox, seq, fence);
         }
-        self.tell_appended(&outbox, group, seq);
+        self.tell_appended(tx, &outbox, group, seq)?;
         outbox.acked = true;
         if let Some(link) = &mut self.link {
             link.sent.remove(&record);
@@ -307,10 +359,18 @@ impl State {
     }
 
     /// Tells the user, once: the answer and the record itself come in either order.
-    pub(super) fn tell_appended(&mut self, outbox: &OutboxRow, group: GroupId, seq: LogSeq) {
+    pub(super) fn tell_appended(
+        &mut self,
+        tx: &Tx<'_>,
+        outbox: &OutboxRow,
+        group: GroupId,
+        seq: LogSeq,
+    ) -> Result<(), EngineError> {
         if let Some(id) = outbox.intent.filter(|_| !outbox.acked).map(IntentId) {
             self.event(Event::Appended { id, group, seq });
+            self.note_told(tx, group, outbox)?;
         }
+        Ok(())
     }
 
     fn handle_created(
@@ -378,7 +438,18 @@ impl State {
                     link.relay_head = link.relay_head.max(head_seq);
                 }
             }
-            Refusal::WrongEpoch { .. } => {
+            // Its entry is on the way; a relay that has none has lied.
+            Refusal::GroupClosed if self.roster.closed_at(group).is_none() => {
+                let next = self.roster.head().seq.next();
+                if let Some(link) = &mut self.link {
+                    link.need_roster = link.need_roster.max(next);
+                }
+            }
+            refusal if outbox.kind == OutboxKind::Restart => {
+                self.drop_outbox(tx, group, number, &outbox)?;
+                return self.handle_restart_refused(tx, group, &refusal);
+            }
+            Refusal::WrongEpoch { .. } | Refusal::GroupRestarted { .. } => {
                 if let Some(link) = &mut self.link {
                     link.subs.remove(&group);
                 }
@@ -437,6 +508,13 @@ impl State {
                     rows::put(tx, ORDERS, key, &row)?;
                 }
             }
+            OutboxKind::Restart => self.unsubmit_restart(tx, group)?,
+            OutboxKind::Leave => {
+                let crypto = self.crypto.clone();
+                let mut state = self.take_group(tx, group)?;
+                state.drop_own_leave(&MlsProvider::new(&crypto, tx))?;
+                self.groups.insert(group, state);
+            }
             OutboxKind::Create | OutboxKind::Message => {}
         }
         Ok(())
@@ -449,12 +527,14 @@ impl State {
         group: GroupId,
         error: &CommandError,
     ) -> Result<(), EngineError> {
-        for (number, _) in rows::of_group::<IntentRow>(tx, INTENTS, group)? {
-            tx.delete(INTENTS, rows::key(group, number));
-            self.event(Event::Failed {
-                id: IntentId(number),
-                error: error.clone(),
-            });
+        for (number, row) in rows::of_group::<IntentRow>(tx, INTENTS, group)? {
+            match (row.intent, error) {
+                (Intent::Leave { told }, CommandError::NotAMember) => {
+                    tx.delete(INTENTS, rows::key(group, number));
+                    self.finish_leave(number, told);
+                }
+                _ => self.fail_intent(tx, group, number, error.clone()),
+            }
         }
         for (number, _) in rows::of_group::<OutboxRow>(tx, OUTBOX, group)? {
             tx.delete(OUTBOX, rows::key(group, number));

@@ -7,7 +7,7 @@ use super::outbound::Work;
 use super::rows::{self, INTENTS, Intent, IntentRow, OutboxKind, OutboxRow};
 use super::state::State;
 use super::{CommandError, EngineError, Event, IntentId};
-use crate::group::validate::Leaf;
+use crate::group::validate::{Leaf, may_add};
 use crate::group::{Changes, MlsProvider, ReadKeyPackage, read_key_package};
 use crate::identity::{DeviceId, GroupId, UserId};
 use crate::store::Tx;
@@ -18,12 +18,12 @@ const MAX_ADDS: usize = 250;
 
 /// KeyPackages that were asked for, for one group.
 pub(super) struct Claim {
-    intent: u64,
+    pub(super) intent: u64,
     /// Devices that were asked for.
     asked: Vec<DeviceId>,
     /// Devices that have none, or none that can be used.
     missing: BTreeSet<DeviceId>,
-    packages: Option<Vec<ReadKeyPackage>>,
+    pub(super) packages: Option<Vec<ReadKeyPackage>>,
 }
 
 impl Claim {
@@ -56,6 +56,8 @@ impl State {
                 Intent::Send { .. } => true,
                 Intent::Add { users } => self.pursue_add(tx, work, number, &users)?,
                 Intent::Remove { user } => self.pursue_remove(tx, work, number, user)?,
+                Intent::Change { change } => self.pursue_change(tx, work, number, &change)?,
+                Intent::Leave { told } => self.pursue_leave(tx, work, number, told)?,
             };
             if waits {
                 idle = false;
@@ -110,6 +112,11 @@ impl State {
             self.finish_add(tx, work, number, users);
             return Ok(false);
         }
+        if let Some(error) = self.refuses_adds(work, users) {
+            self.fail_intent(tx, work.id, number, error);
+            self.claims.remove(&work.id);
+            return Ok(false);
+        }
         match self.claims.get_mut(&work.id) {
             Some(claim) if claim.intent == number => match claim.packages.take() {
                 None => {
@@ -146,7 +153,31 @@ impl State {
         }
     }
 
-    fn ask_claim(
+    /// Why this user may not add these here, if so: what others would refuse is not sent (REQ-121, REQ-126).
+    fn refuses_adds(&self, work: &Work<'_>, users: &BTreeSet<UserId>) -> Option<CommandError> {
+        let (me, policy) = (self.identity.user, work.group.policy());
+        let s = self.roster.head().seq;
+        if users.iter().any(|u| *u != me) && !may_add(&self.roster, s, policy, me) {
+            return Some(CommandError::NotGroupAdmin);
+        }
+        let left = users.intersection(&policy.left).count();
+        (left > 0 && !policy.is_admin(me)).then_some(CommandError::HasLeft { users: left })
+    }
+
+    /// The intent cannot be carried out.
+    pub(super) fn fail_intent(
+        &mut self,
+        tx: &Tx<'_>,
+        group: GroupId,
+        number: u64,
+        error: CommandError,
+    ) {
+        tx.delete(INTENTS, rows::key(group, number));
+        let id = IntentId(number);
+        self.event(Event::Failed { id, error });
+    }
+
+    pub(super) fn ask_claim(
         &mut self,
         work: &Work<'_>,
         number: u64,
@@ -185,7 +216,8 @@ impl State {
         };
         let is_in = |device: DeviceId| after.iter().any(|l| l.device == device);
         let done = match &mut row.intent {
-            Intent::Send { .. } => false,
+            Intent::Send { .. } | Intent::Leave { .. } => false,
+            Intent::Change { .. } => true,
             Intent::Remove { user } => {
                 let me = self.identity.device;
                 !after.iter().any(|l| l.user == *user && l.device != me)
@@ -293,9 +325,7 @@ impl State {
         }
         let me = self.identity.user;
         if user != me && !work.group.policy().is_admin(me) {
-            tx.delete(INTENTS, rows::key(work.id, number));
-            let error = CommandError::NotGroupAdmin;
-            self.event(Event::Failed { id, error });
+            self.fail_intent(tx, work.id, number, CommandError::NotGroupAdmin);
             return Ok(false);
         }
         self.set_in_flight(tx, work.id, number, true)?;

@@ -5,12 +5,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::EngineError;
-use crate::identity::{DeviceId, Epoch, GroupId, Hash, LogSeq, RosterSeq, UserId, encode, sha256};
+use super::roster_jobs::Rotation;
+use crate::group::PolicyChange;
+use crate::identity::{
+    DeviceId, Epoch, GroupId, Hash, InvitationId, LogSeq, RosterSeq, UserId, encode, sha256,
+};
 use crate::store::{Space, Tx};
 use crate::wire::RecordBody;
 use crate::wire::log::LogCursor;
 
-/// Identity, cursors, the directory key; by name.
+/// Identity, cursors, the directory keys; by name.
 pub(super) const META: Space = Space(0x20);
 /// Signed roster entries; by seq.
 pub(super) const ROSTER: Space = Space(0x21);
@@ -29,6 +33,14 @@ pub(super) const ORDERS: Space = Space(0x27);
 /// [`RosterIntentRow`]; by id.
 pub(super) const ROSTER_INTENTS: Space = Space(0x28);
 
+/// [`ParentRow`]; by group.
+pub(super) const PARENTS: Space = Space(0x2D);
+/// [`RestartRow`]; by the group that ends.
+pub(super) const RESTARTS: Space = Space(0x2E);
+
+/// Intents with numbers from here on are the engine's own: nobody is told of them.
+pub(super) const INTERNAL: u64 = 1 << 63;
+
 const VERSION: u8 = 1;
 
 /// How a group stands for this device.
@@ -40,8 +52,67 @@ pub(super) enum GroupStatus {
     Active,
     /// Removed from it.
     Removed,
-    /// An invalid commit is its head.
+    /// What this device holds of it leads nowhere, or the relay was convicted.
     Stopped(String),
+    /// The log has gone on with something that this device does not follow (REQ-152).
+    Halted(Fault),
+    /// The conversation goes on in another group.
+    Continued(GroupId),
+}
+
+/// Why a group is halted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Fault {
+    /// The named rule.
+    pub(super) reason: String,
+    /// Who broke it.
+    pub(super) culprit: DeviceId,
+    pub(super) kind: FaultKind,
+    /// When it was met, ms since 1970.
+    pub(super) since_ms: u64,
+    /// The relay says that others go on from there (REQ-154).
+    pub(super) confirmed: bool,
+}
+
+/// What kind of fault it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum FaultKind {
+    /// A commit that nobody honest follows.
+    Public,
+    /// A commit that this device cannot follow; others may (REQ-154).
+    Private,
+    /// A Restart by somebody who may not.
+    FalseRestart,
+}
+
+impl Fault {
+    /// Why nothing can be done here any more, if so: others have taken up what this device must not follow.
+    pub(super) fn stopped(&self) -> Option<&str> {
+        (self.confirmed && self.kind != FaultKind::Private).then_some(&self.reason)
+    }
+}
+
+/// The epoch before a group's present one, as far as somebody may still go back to it (REQ-152).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct ParentRow {
+    pub(super) epoch: Epoch,
+    pub(super) entry_hash: Hash,
+    /// Who closed it.
+    pub(super) committer: DeviceId,
+    pub(super) admins: Vec<UserId>,
+    /// Those of its members who might be entitled, by leaf.
+    pub(super) members: Vec<(DeviceId, UserId)>,
+}
+
+/// A successor that this device makes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct RestartRow {
+    /// The command that it answers.
+    pub(super) intent: Option<u64>,
+    /// The successor, once it is made, and the intent that fills it.
+    pub(super) successor: Option<(GroupId, u64)>,
+    /// The Restart is on its way or in the log.
+    pub(super) submitted: bool,
 }
 
 /// A group, apart from what openmls keeps.
@@ -68,6 +139,14 @@ pub(super) struct GroupRow {
     pub(super) floor_fence: RosterSeq,
     /// When this device's leaf is due for new keys, ms since 1970 (REQ-096).
     pub(super) refresh_at_ms: u64,
+    /// When it is this device's turn to warm the tree, ms since 1970; 0 for never (REQ-130).
+    pub(super) warm_at_ms: u64,
+    /// How long history is kept, days; `None` for ever (REQ-122).
+    pub(super) retention_days: Option<u32>,
+    /// The group that this one continues (REQ-153).
+    pub(super) predecessor: Option<GroupId>,
+    /// The predecessor's log has not named this group yet: it is not shown.
+    pub(super) is_candidate: bool,
 }
 
 impl GroupRow {
@@ -90,8 +169,11 @@ pub(super) enum OutboxKind {
     Create,
     Message,
     Commit,
+    /// A proposal that this device be removed.
+    Leave,
     /// For the order.
     Attestation(RosterSeq),
+    Restart,
 }
 
 /// A record on its way; kept until it is met in the log or known not to be there.
@@ -161,6 +243,13 @@ pub(super) enum Intent {
     Remove {
         user: UserId,
     },
+    Change {
+        change: PolicyChange,
+    },
+    Leave {
+        /// The user knows that the leave is in the log.
+        told: bool,
+    },
 }
 
 /// An intent, and whether a record for it is on its way.
@@ -181,12 +270,36 @@ pub(super) struct OrderRow {
     pub(super) seen: BTreeSet<UserId>,
 }
 
-/// A roster change that must survive a crash.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// A roster change that must survive a crash, with what was signed for it (REQ-108).
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct RosterIntentRow {
     /// `Vec<Op>` in the TLS presentation language.
     #[serde(with = "serde_bytes")]
     pub(super) ops: Vec<u8>,
+    /// The device's own duty.
+    pub(super) own: bool,
+    pub(super) rotation: Rotation,
+    pub(super) invite: Option<InviteRow>,
+    pub(super) signed: Option<SignedRow>,
+}
+
+/// What makes an invitation's link; deleted in the step that hands it over. Wiped on drop.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct InviteRow {
+    pub(super) user: UserId,
+    pub(super) invitation: InvitationId,
+    pub(super) secret: [u8; 32],
+    pub(super) pin: Option<[u8; 8]>,
+}
+
+/// What was signed last, and the directory key that it names, which is wiped on drop.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct SignedRow {
+    #[serde(with = "serde_bytes")]
+    pub(super) entry: Vec<u8>,
+    pub(super) parent_seq: RosterSeq,
+    pub(super) parent_hash: Hash,
+    pub(super) key: Option<[u8; 32]>,
 }
 
 /// `group || number`, so that a scan of the group's prefix is in numeric order.

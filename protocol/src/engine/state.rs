@@ -6,9 +6,13 @@ use std::sync::Arc;
 use openmls_rust_crypto::RustCrypto;
 use rand::RngCore;
 
+use super::checkpoints::Freshness;
+use super::devices::Absent;
+use super::directory::Directory;
 use super::link::Link;
+use super::policy::too_long;
 use super::pursue::Claim;
-use super::roster_sync::RosterJob;
+use super::roster_jobs::RosterJob;
 use super::rows::{
     self, GROUPS, GroupRow, INTENTS, Intent, IntentRow, META, ROSTER, ROSTER_INTENTS,
 };
@@ -18,7 +22,7 @@ use super::{
 };
 use crate::content;
 use crate::group::{Group, GroupPolicy, Me, MlsProvider};
-use crate::identity::{DirectoryKey, GroupId, RosterSeq, UserId};
+use crate::identity::{Epoch, GroupId, RosterSeq, UserId};
 use crate::roster::Roster;
 use crate::store::{Reader, Tx};
 use crate::wire::limits;
@@ -26,11 +30,25 @@ use crate::wire::limits;
 /// The longest text, bytes: what fits a record after encryption and padding.
 const MAX_TEXT_BYTES: usize = limits::MAX_APPLICATION_BYTES - 1_024;
 
+const NEXT_INTENT: &[u8] = b"next intent";
+const STOCKED_SUITE: &[u8] = b"stocked suite";
+/// Work that a device comes back to by itself, without anybody waiting for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Chore {
+    /// To add this user's other devices.
+    OwnDevices,
+    /// To delete old history.
+    Prune,
+    /// To warm the tree.
+    Warm,
+}
+
 pub(super) struct State {
     pub(super) rng: Box<dyn RngCore + Send>,
     pub(super) crypto: Arc<RustCrypto>,
     pub(super) identity: Arc<Identity>,
-    pub(super) directory: Option<DirectoryKey>,
+    pub(super) directory: Directory,
+    pub(super) fresh: Freshness,
     pub(super) roster: Roster,
     /// Groups in memory; an entry is taken out while it is worked on, so that a failure drops it.
     pub(super) groups: BTreeMap<GroupId, Group>,
@@ -39,21 +57,33 @@ pub(super) struct State {
     pub(super) link: Option<Link>,
     /// When this device commits a removal if nobody else has, ms since 1970.
     pub(super) duties: BTreeMap<GroupId, u64>,
+    /// At which epoch and roster a group's tree was found clean.
+    pub(super) clean_at: BTreeMap<GroupId, (Epoch, RosterSeq)>,
     /// When this device attests if not enough others have, ms since 1970.
     pub(super) attest_at: BTreeMap<(GroupId, RosterSeq), u64>,
     /// When this device's leaves are due for new keys, ms since 1970.
     pub(super) refresh_at: BTreeMap<GroupId, u64>,
+    /// When other work is due, ms since 1970.
+    pub(super) chores: BTreeMap<(GroupId, Chore), u64>,
+    /// Devices of this user that had no KeyPackage when they were to be added.
+    pub(super) absent: BTreeMap<GroupId, Absent>,
+    /// When the newest record of a group came in, ms since 1970.
+    pub(super) heard_at: BTreeMap<GroupId, u64>,
     /// Groups whose removal the relay asked this device to commit first.
     pub(super) leases: BTreeSet<GroupId>,
     /// Groups to look at before the step ends.
     pub(super) dirty: BTreeSet<GroupId>,
     /// Groups that wait for something.
     pub(super) unsettled: BTreeSet<GroupId>,
+    /// When this device looks again at a group that was halted, ms since 1970.
+    pub(super) restart_at: BTreeMap<GroupId, u64>,
     /// When refused submissions are tried again, ms since 1970.
     pub(super) retry_at: Option<u64>,
     /// The newest Welcome that was dealt with.
     pub(super) inbox_cursor: u64,
     pub(super) next_intent: u64,
+    /// The suite that this device has put KeyPackages on the relay for.
+    pub(super) stocked_suite: Option<u16>,
     pub(super) next_request: u64,
     pub(super) now_ms: u64,
     /// Up to when timers that fell due were looked at, ms since 1970.
@@ -71,26 +101,36 @@ impl State {
         rng: Box<dyn RngCore + Send>,
     ) -> Result<Self, EngineError> {
         let mut identity = Identity::load(store)?.ok_or(EngineError::NoIdentity)?;
-        let directory = identity.directory.take();
+        let directory = {
+            let tx = Tx::new(store);
+            Directory::load(&tx, identity.directory.take())?
+        };
         let mut this = Self {
             rng,
             crypto: Arc::new(RustCrypto::default()),
             roster: Roster::new(identity.org),
             identity: Arc::new(identity),
             directory,
+            fresh: Freshness::default(),
             groups: BTreeMap::new(),
             claims: BTreeMap::new(),
             roster_jobs: VecDeque::new(),
             link: None,
             duties: BTreeMap::new(),
+            clean_at: BTreeMap::new(),
             attest_at: BTreeMap::new(),
             refresh_at: BTreeMap::new(),
+            chores: BTreeMap::new(),
+            absent: BTreeMap::new(),
+            heard_at: BTreeMap::new(),
             leases: BTreeSet::new(),
             dirty: BTreeSet::new(),
             unsettled: BTreeSet::new(),
+            restart_at: BTreeMap::new(),
             retry_at: None,
             inbox_cursor: 0,
             next_intent: 0,
+            stocked_suite: None,
             next_request: 0,
             now_ms: 0,
             looked_ms: 0,
@@ -121,8 +161,13 @@ impl State {
                 .apply(&entry)
                 .map_err(|_| EngineError::Damaged { row: "the roster" })?;
         }
+        self.fresh = Freshness::load(&tx)?;
+        self.next_intent = rows::load(&tx, META, NEXT_INTENT)?.unwrap_or(0);
         for (key, value) in tx.scan(INTENTS, &[])? {
-            self.next_intent = self.next_intent.max(rows::number(&key)?);
+            let number = rows::number(&key)?;
+            if number < rows::INTERNAL {
+                self.next_intent = self.next_intent.max(number);
+            }
             let _: IntentRow = rows::from_bytes(&value)?;
         }
         for (key, value) in tx.scan(ROSTER_INTENTS, &[])? {
@@ -133,6 +178,7 @@ impl State {
                 &rows::from_bytes(&value)?,
             )?);
         }
+        self.stocked_suite = rows::load(&tx, META, STOCKED_SUITE)?;
         self.inbox_cursor = rows::load(&tx, META, b"inbox cursor")?.unwrap_or(0);
         self.dirty = self.group_ids(&tx)?.into_iter().collect();
         self.expelled = self.roster.device(self.identity.device).is_some() && !self.is_admitted();
@@ -157,6 +203,17 @@ impl State {
     }
 
     pub(super) fn event(&mut self, event: Event) {
+        // Nobody waits for what the engine wanted of itself.
+        let id = match &event {
+            Event::Done { id }
+            | Event::Failed { id, .. }
+            | Event::Appended { id, .. }
+            | Event::GroupCreated { id, .. } => Some(*id),
+            _ => None,
+        };
+        if id.is_some_and(|id| id.0 >= rows::INTERNAL) {
+            return;
+        }
         self.out.push(Output::Event(event));
     }
 
@@ -174,12 +231,19 @@ impl State {
         })
     }
 
-    pub(super) fn name_of(&self, user: UserId) -> Option<String> {
-        let record = self.roster.user(user)?;
-        self.directory
-            .as_ref()?
-            .open_profile(self.identity.org, user, &record.profile)
-            .ok()
+    /// Remembers that no later command may have an id up to this one.
+    pub(super) fn store_next_intent(&self, tx: &Tx<'_>) -> Result<(), EngineError> {
+        rows::put(tx, META, NEXT_INTENT, &self.next_intent)
+    }
+
+    /// Remembers which suite this device has KeyPackages for.
+    pub(super) fn store_stocked_suite(
+        &mut self,
+        tx: &Tx<'_>,
+        suite: u16,
+    ) -> Result<(), EngineError> {
+        self.stocked_suite = Some(suite);
+        rows::put(tx, META, STOCKED_SUITE, &suite)
     }
 
     /// One input.
@@ -201,7 +265,9 @@ impl State {
         self.looked_ms = self.now_ms;
         self.release_inbox(tx)?;
         self.pump_link();
+        self.pump_directory(tx)?;
         self.pump_roster(tx)?;
+        self.pump_freshness();
         // Work on one group may make another dirty, never the same one again without an input.
         while let Some(group) = self
             .dirty
@@ -227,10 +293,16 @@ impl State {
         // What is due already waits for something else than time.
         let duties = self.duties.values().chain(self.attest_at.values());
         let duties = duties.chain(self.refresh_at.values());
+        let duties = duties.chain(self.chores.values());
+        let duties = duties.chain(self.restart_at.values());
         [
             link.next_deadline(),
             duties.copied().filter(|at| *at > now).min(),
             self.retry_at,
+            self.directory.rotate_at,
+            self.directory.fill_at,
+            self.next_job_at(),
+            self.next_freshness_at(),
         ]
         .into_iter()
         .flatten()
@@ -251,9 +323,12 @@ impl State {
     fn look_at_due(&mut self, since_ms: u64) {
         let now = self.now_ms;
         let duties = self.duties.iter().chain(&self.refresh_at);
+        let duties = duties.chain(&self.restart_at);
         let attest = self.attest_at.iter().map(|((group, _), at)| (group, at));
+        let chores = self.chores.iter().map(|((group, _), at)| (group, at));
         let due = duties
             .chain(attest)
+            .chain(chores)
             .filter(|(_, at)| since_ms < **at && **at <= now);
         let groups: Vec<_> = due.map(|(group, _)| *group).collect();
         self.dirty.extend(groups);
@@ -279,6 +354,8 @@ impl State {
 
     fn handle_command(&mut self, tx: &Tx<'_>, command: Command) -> Result<(), EngineError> {
         let id = command.id;
+        self.next_intent = self.next_intent.max(id.0);
+        self.store_next_intent(tx)?;
         let outcome = if self.expelled {
             Err(CommandError::Expelled)
         } else {
@@ -310,7 +387,19 @@ impl State {
                 return self.intend(tx, id, group, Intent::Add { users });
             }
             CommandKind::RemoveMember { group, user } => {
+                if user == self.identity.user {
+                    return Ok(Err(CommandError::LeaveInstead));
+                }
                 return self.intend(tx, id, group, Intent::Remove { user });
+            }
+            CommandKind::LeaveGroup { group } => {
+                return self.intend(tx, id, group, Intent::Leave { told: false });
+            }
+            CommandKind::ChangeGroup { group, change } => {
+                if let Some(error) = too_long(&change) {
+                    return Ok(Err(error));
+                }
+                return self.intend(tx, id, group, Intent::Change { change });
             }
             CommandKind::SendText { group, text } => {
                 if text.len() > MAX_TEXT_BYTES {
@@ -319,11 +408,16 @@ impl State {
                         limit: MAX_TEXT_BYTES,
                     }));
                 }
+                if let Some(error) = self.refuses_stale() {
+                    return Ok(Err(error));
+                }
                 let mut salt = [0; 16];
                 self.rng.fill_bytes(&mut salt);
                 let content = content::encode_text(salt, &text);
                 return self.intend(tx, id, group, Intent::Send { content });
             }
+            CommandKind::RestartGroup { group } => return self.command_restart(tx, id, group),
+            CommandKind::ResyncGroup { group } => return self.command_resync(tx, id, group),
             CommandKind::OrderStatus { order } => self.ask_order_status(id, order),
             roster => return self.roster_command(tx, id, roster),
         }
@@ -345,11 +439,17 @@ impl State {
         group: GroupId,
         intent: Intent,
     ) -> Result<Result<(), CommandError>, EngineError> {
-        let Some(row) = rows::load::<GroupRow>(tx, GROUPS, &group.0)? else {
+        let Some((group, row)) = self.newest_of(tx, group)? else {
             return Ok(Err(CommandError::UnknownGroup));
         };
         if let Some(error) = row.closed() {
             return Ok(Err(error));
+        }
+        if self.roster.closed_at(group).is_some() {
+            return Ok(Err(CommandError::GroupClosed));
+        }
+        if self.wants_to_leave(tx, group)? {
+            return Ok(Err(CommandError::Leaving));
         }
         rows::put(
             tx,
@@ -372,10 +472,7 @@ impl State {
         members: Vec<UserId>,
     ) -> Result<(), EngineError> {
         let group = GroupId::random(&mut self.rng);
-        let policy = GroupPolicy {
-            name,
-            admins: vec![self.identity.user],
-        };
+        let policy = GroupPolicy::new(name, self.identity.user);
         self.open_group(tx, id, group, policy)?;
         let mut users: BTreeSet<UserId> = members.into_iter().collect();
         users.insert(self.identity.user);
@@ -412,7 +509,14 @@ impl GroupRow {
             rows::GroupStatus::Stopped(reason) => Some(CommandError::Stopped {
                 reason: reason.clone(),
             }),
-            rows::GroupStatus::Creating | rows::GroupStatus::Active => None,
+            rows::GroupStatus::Halted(fault) => {
+                fault.stopped().map(|reason| CommandError::Stopped {
+                    reason: reason.to_owned(),
+                })
+            }
+            rows::GroupStatus::Creating
+            | rows::GroupStatus::Active
+            | rows::GroupStatus::Continued(_) => None,
         }
     }
 }

@@ -7,6 +7,7 @@ use openmls::prelude::{
 };
 use openmls_rust_crypto::RustCrypto;
 
+use super::validate::Leaf;
 use super::{DeviceCredential, Me, MlsProvider, MlsSigner, capabilities};
 use crate::identity::PublicKey;
 use crate::wire::limits;
@@ -82,6 +83,19 @@ pub struct ReadKeyPackage {
     pub credential: DeviceCredential,
     /// The leaf's signature key; compare with the roster.
     pub key: PublicKey,
+}
+
+impl ReadKeyPackage {
+    /// The leaf that it would become.
+    #[must_use]
+    pub fn leaf(&self) -> Leaf {
+        Leaf {
+            org: self.credential.org,
+            user: self.credential.user,
+            device: self.credential.device,
+            key: self.key,
+        }
+    }
 }
 
 /// Reads and verifies a KeyPackage that was claimed from the relay (REQ-092).

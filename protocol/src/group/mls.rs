@@ -4,7 +4,8 @@ use openmls::prelude::tls_codec::{Deserialize as _, Serialize as _};
 use openmls::prelude::{
     LeafNode, LeafNodeIndex, MlsGroup, MlsGroupJoinConfig, MlsMessageBodyIn, MlsMessageIn,
     PURE_CIPHERTEXT_WIRE_FORMAT_POLICY, ProcessedMessageContent, Proposal, ProposalOrRefType,
-    ProtocolMessage, Sender, SenderRatchetConfiguration, StagedCommit, StagedWelcome,
+    ProtocolMessage, QueuedProposal, Sender, SenderRatchetConfiguration, StagedCommit,
+    StagedWelcome,
 };
 use openmls_rust_crypto::RustCrypto;
 use zeroize::Zeroizing;
@@ -77,8 +78,18 @@ pub enum Opened {
         /// What they sent.
         bytes: Zeroizing<Vec<u8>>,
     },
+    /// A leave; accept it with [`Group::keep_leave`].
+    Leave(Box<LeaveProposal>),
     /// A commit; accept it with [`Group::merge`].
     Commit(Box<StagedChange>),
+}
+
+/// A member's proposal that its own leaf be removed (REQ-123).
+#[derive(Debug)]
+pub struct LeaveProposal {
+    queued: QueuedProposal,
+    /// Who leaves.
+    pub leaver: Leaf,
 }
 
 /// A commit that was opened, and what it would change.
@@ -93,9 +104,11 @@ pub struct StagedChange {
     pub adds: Vec<Leaf>,
     /// What is removed.
     pub removes: Vec<Leaf>,
+    /// What of that is removed because it asked to be: by reference to its own proposal.
+    pub leaves: Vec<Leaf>,
     /// The new policy, if the GroupContext changes; inner `None` when it is not readable.
     pub new_policy: Option<Option<GroupPolicy>>,
-    /// Whether there is any other proposal, or one by reference.
+    /// Whether there is any other proposal, or another one by reference.
     pub other_proposals: bool,
     /// Whether it removes this device.
     pub removes_me: bool,
@@ -119,6 +132,7 @@ impl StagedChange {
             before,
             adds: &self.adds,
             removes: &self.removes,
+            leaves: &self.leaves,
             policy,
             new_policy: self.new_policy.as_ref().map(Option::as_ref),
             other_proposals: self.other_proposals,
@@ -133,6 +147,8 @@ pub struct JoinedGroup {
     pub group: Group,
     /// The member that signed the Welcome.
     pub adder: Leaf,
+    /// How many leaves the commit added.
+    pub added: usize,
 }
 
 /// One MLS group in memory. Drop it whenever the transaction that it was used in is dropped.
@@ -249,6 +265,7 @@ impl Group {
         let MlsMessageBodyIn::Welcome(welcome) = message.extract() else {
             return Err(REFUSED.into());
         };
+        let added = welcome.secrets().len();
         // Lifetimes are ours to check: a member who has not refreshed its leaf must not keep newcomers out.
         let staged = StagedWelcome::build_from_welcome(provider, &config, welcome)
             .map_err(|_| REFUSED)?
@@ -261,6 +278,7 @@ impl Group {
         Ok(JoinedGroup {
             group: Self::wrap(mls)?,
             adder,
+            added,
         })
     }
 
@@ -348,7 +366,88 @@ impl Group {
             .map_err(|_| GroupError::Mls("encode a message"))
     }
 
-    /// Makes a commit and leaves it pending (REQ-088).
+    /// Proposes that this device's own leaf be removed; until the epoch ends, it neither sends nor commits (REQ-123).
+    ///
+    /// # Errors
+    /// [`GroupError::NotAMember`]; [`GroupError::Mls`] also when a commit is pending.
+    pub fn propose_leave(
+        &mut self,
+        provider: &MlsProvider<'_, '_>,
+        me: &Me<'_>,
+        aad: Vec<u8>,
+    ) -> Result<Vec<u8>, GroupError> {
+        const FAILED: GroupError = GroupError::Mls("propose to leave");
+        if !self.is_active() {
+            return Err(GroupError::NotAMember);
+        }
+        self.mls.set_aad(aad);
+        self.mls
+            .leave_group(provider, &MlsSigner(me.key))
+            .map_err(|_| FAILED)?
+            .tls_serialize_detached()
+            .map_err(|_| FAILED)
+    }
+
+    /// Follows a leave that was opened and that the rules have passed: the next commit made here carries it out.
+    ///
+    /// # Errors
+    /// [`GroupError::Mls`].
+    pub fn keep_leave(
+        &mut self,
+        provider: &MlsProvider<'_, '_>,
+        leave: LeaveProposal,
+    ) -> Result<(), GroupError> {
+        use openmls_traits::OpenMlsProvider as _;
+        self.mls
+            .store_pending_proposal(provider.storage(), leave.queued)
+            .map_err(|_| GroupError::Mls("keep a leave"))
+    }
+
+    /// Forgets this device's own leave: it is definitely not in the log (REQ-089).
+    ///
+    /// # Errors
+    /// [`GroupError::Mls`].
+    pub fn drop_own_leave(&mut self, provider: &MlsProvider<'_, '_>) -> Result<(), GroupError> {
+        use openmls_traits::OpenMlsProvider as _;
+        let own = Sender::Member(self.mls.own_leaf_index());
+        let reference = self
+            .mls
+            .pending_proposals()
+            .find(|p| *p.sender() == own)
+            .map(|p| p.proposal_reference_ref().clone());
+        match reference {
+            None => Ok(()),
+            Some(reference) => self
+                .mls
+                .remove_pending_proposal(provider.storage(), &reference)
+                .map_err(|_| GroupError::Mls("drop a leave")),
+        }
+    }
+
+    /// The leaves that asked in this epoch to be removed: nothing else is ever stored as a pending proposal (REQ-123).
+    #[must_use]
+    pub fn leavers(&self) -> Vec<Leaf> {
+        let senders = self.mls.pending_proposals().map(|p| match p.sender() {
+            Sender::Member(index) => self.member_leaf(*index),
+            _ => None,
+        });
+        senders.flatten().collect()
+    }
+
+    /// Whether this device has asked in this epoch to be removed.
+    #[must_use]
+    pub fn is_leaving(&self) -> bool {
+        let own = Sender::Member(self.mls.own_leaf_index());
+        self.mls.pending_proposals().any(|p| *p.sender() == own)
+    }
+
+    /// This device's leaf; `None` once it was removed.
+    #[must_use]
+    pub fn own_leaf(&self) -> Option<Leaf> {
+        self.member_leaf(self.mls.own_leaf_index())
+    }
+
+    /// Makes a commit, which also carries out every leave of the epoch, and leaves it pending (REQ-088, REQ-124).
     ///
     /// # Errors
     /// [`GroupError::NotAMember`]; [`GroupError::Mls`] also when another commit is pending.
@@ -368,9 +467,10 @@ impl Group {
         if self.mls.pending_commit().is_some() {
             return Err(GroupError::Mls("commit while another commit is pending"));
         }
+        let leavers = self.leavers();
         let removes: Vec<_> = self
             .members()
-            .filter(|m| changes.removes.contains(&m.leaf.device))
+            .filter(|m| changes.removes.contains(&m.leaf.device) && !leavers.contains(&m.leaf))
             .map(|m| LeafNodeIndex::new(m.index))
             .collect();
         let refresh = changes.adds.is_empty() || !removes.is_empty();
@@ -378,7 +478,7 @@ impl Group {
         let mut builder = self
             .mls
             .commit_builder()
-            .consume_proposal_store(false)
+            .consume_proposal_store(true)
             .force_self_update(refresh)
             .propose_adds(changes.adds.into_iter().map(|a| a.key_package))
             .propose_removals(removes);
@@ -476,6 +576,15 @@ impl Group {
                 sender,
                 bytes: Zeroizing::new(message.into_bytes()),
             }),
+            ProcessedMessageContent::ProposalMessage(queued) => match queued.proposal() {
+                Proposal::Remove(remove) if remove.removed() == index => {
+                    Ok(Opened::Leave(Box::new(LeaveProposal {
+                        queued: *queued,
+                        leaver: sender,
+                    })))
+                }
+                _ => Err(Violation::ForbiddenProposal.into()),
+            },
             ProcessedMessageContent::StagedCommitMessage(staged) => self
                 .read_staged(provider, index, sender, *staged)
                 .map(|change| Opened::Commit(Box::new(change))),
@@ -549,6 +658,7 @@ impl Group {
                 .unwrap_or(committer),
             adds: Vec::new(),
             removes: Vec::new(),
+            leaves: Vec::new(),
             new_policy: None,
             other_proposals: false,
             removes_me: staged.self_removed(),
@@ -559,6 +669,14 @@ impl Group {
             let by_value = queued.proposal_or_ref_type() == ProposalOrRefType::Proposal
                 && *queued.sender() == Sender::Member(index);
             match queued.proposal() {
+                Proposal::Remove(remove)
+                    if !by_value && *queued.sender() == Sender::Member(remove.removed()) =>
+                {
+                    let leaver = self.member_leaf(remove.removed());
+                    let leaver = leaver.ok_or(Violation::MlsRefused)?;
+                    change.removes.push(leaver);
+                    change.leaves.push(leaver);
+                }
                 _ if !by_value => change.other_proposals = true,
                 Proposal::Add(add) => change
                     .adds

@@ -15,8 +15,13 @@ pub mod validate;
 
 pub use credential::{CREDENTIAL_VERSION, DeviceCredential};
 pub use key_package::{KeyPackageError, ReadKeyPackage, make_key_package, read_key_package};
-pub use mls::{Changes, CommitOut, Group, GroupError, JoinedGroup, Member, Opened, StagedChange};
-pub use policy::{GROUP_POLICY_EXTENSION, GroupPolicy};
+pub use mls::{
+    Changes, CommitOut, Group, GroupError, JoinedGroup, LeaveProposal, Member, Opened, StagedChange,
+};
+pub use policy::{
+    GROUP_POLICY_EXTENSION, GroupPolicy, MAX_GROUP_NAME_BYTES, MAX_TOPIC_BYTES, PolicyChange,
+    PolicyExtension, Predecessor, WhoMayAdd,
+};
 pub use storage::MlsProvider;
 pub use validate::Violation;
 

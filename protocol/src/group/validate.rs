@@ -6,7 +6,7 @@
 use crate::identity::{DeviceId, OrgId, PublicKey, RosterSeq, UserId};
 use crate::roster::{Role, Roster};
 
-use super::GroupPolicy;
+use super::{GroupPolicy, WhoMayAdd};
 
 /// A rule that was broken, by name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
@@ -39,12 +39,15 @@ pub enum Violation {
     /// It does not decrypt or verify as MLS: the private part of a fault.
     #[error("MLS_REFUSED: the message does not verify as MLS")]
     MlsRefused,
-    /// Not an application message, and not a commit (REQ-081).
+    /// Neither an application message, nor a leave, nor a commit (REQ-081).
     #[error("FORBIDDEN_CONTENT: this kind of MLS content is switched off")]
     ForbiddenContent,
-    /// The commit holds proposals that are switched off, or by reference (REQ-081).
-    #[error("FORBIDDEN_PROPOSAL: the commit holds a proposal that is switched off")]
+    /// A proposal that is switched off, in a commit or on its own, or one by reference that is no leave (REQ-081).
+    #[error("FORBIDDEN_PROPOSAL: the proposal is of a kind that is switched off")]
     ForbiddenProposal,
+    /// A second leave of one leaf in one epoch (REQ-123).
+    #[error("LEAVE_TWICE: the device has asked to leave in this epoch already")]
+    LeaveTwice,
     /// A leaf whose credential is not ours or of another organisation (REQ-080).
     #[error("BAD_CREDENTIAL: a leaf's credential is not of this organisation")]
     BadCredential,
@@ -63,15 +66,21 @@ pub enum Violation {
     /// A device that is in the tree is added again (REQ-082).
     #[error("ADD_TWICE: an added device is already a member")]
     AddTwice,
-    /// The committer may not add (REQ-082).
+    /// The committer may not add (REQ-082, REQ-121).
     #[error("ADD_NOT_ALLOWED: the committer may not add members")]
     AddNotAllowed,
+    /// Somebody who left is added, and not by a group admin (REQ-126).
+    #[error("ADD_AFTER_LEAVING: only a group admin may add somebody who has left")]
+    AddAfterLeaving,
     /// A removed leaf is admitted, and the committer is neither a group admin nor its owner (REQ-082).
     #[error("REMOVE_NOT_ALLOWED: the committer may not remove that member")]
     RemoveNotAllowed,
     /// The policy changes without a group admin (REQ-082, REQ-094).
     #[error("POLICY_NOT_ALLOWED: the committer may not change the group's policy")]
     PolicyNotAllowed,
+    /// The policy after the commit is not what its leaves, removals and additions call for (REQ-125).
+    #[error("POLICY_UNFIT: the commit leaves the group with other admins or leavers than it must")]
+    PolicyUnfit,
     /// The policy is missing or does not decode (REQ-094).
     #[error("POLICY_MISSING: the group has no readable policy")]
     PolicyMissing,
@@ -90,6 +99,15 @@ pub enum Violation {
     /// A Welcome for a group that this device is in (REQ-093).
     #[error("WELCOME_UNASKED: a Welcome for a group that this device is in")]
     WelcomeUnasked,
+    /// The Restart's signature or references do not hold (REQ-152).
+    #[error("BAD_RESTART: the restart does not hold")]
+    BadRestart,
+    /// The Restart is by somebody who may not (REQ-152).
+    #[error("RESTART_NOT_ALLOWED: the sender may not end the group")]
+    RestartNotAllowed,
+    /// The commit changes what the group continues (REQ-153).
+    #[error("PREDECESSOR_CHANGED: the commit changes which group this one continues")]
+    PredecessorChanged,
     /// The content is not readable.
     #[error("BAD_CONTENT: the message's content does not decode")]
     BadContent,
@@ -123,12 +141,37 @@ pub struct CommitView<'a> {
     pub adds: &'a [Leaf],
     /// What is removed.
     pub removes: &'a [Leaf],
+    /// What of that is removed because it asked to be.
+    pub leaves: &'a [Leaf],
     /// The parent epoch's policy.
     pub policy: &'a GroupPolicy,
     /// The GroupContext extensions after the commit, if it changes them: `Some(None)` when they hold no readable policy.
     pub new_policy: Option<Option<&'a GroupPolicy>>,
-    /// Whether it holds any other proposal, or one by reference.
+    /// Whether it holds any other proposal, or another one by reference.
     pub other_proposals: bool,
+}
+
+impl<'a> CommitView<'a> {
+    /// The parent's leaves that stay, by leaf index.
+    fn kept(&self) -> impl Iterator<Item = &'a Leaf> + Clone + '_ {
+        let before = self.before.iter();
+        before.filter(|leaf| !self.removes.contains(leaf))
+    }
+
+    /// The leaves of the resulting tree.
+    fn after(&self) -> impl Iterator<Item = &'a Leaf> + Clone + '_ {
+        self.kept().chain(self.adds)
+    }
+
+    /// Whether a user has a leaf in the resulting tree.
+    fn keeps_user(&self, user: UserId) -> bool {
+        self.after().any(|leaf| leaf.user == user)
+    }
+
+    /// Whether the commit takes a user's last leaf.
+    fn loses_user(&self, user: UserId) -> bool {
+        self.removes.iter().any(|leaf| leaf.user == user) && !self.keeps_user(user)
+    }
 }
 
 /// Whether a leaf is exactly what the roster says, whether or not it is admitted now.
@@ -173,21 +216,13 @@ pub fn check_commit(roster: &Roster, commit: &CommitView<'_>) -> Result<(), Viol
     check_adds(roster, commit)?;
     for leaf in commit.removes {
         let own = leaf.user == commit.committer.user;
-        if is_admitted(roster, leaf, s) && !group_admin && !own {
+        let leaves = commit.leaves.contains(leaf);
+        if is_admitted(roster, leaf, s) && !group_admin && !own && !leaves {
             return Err(Violation::RemoveNotAllowed);
         }
     }
-    match commit.new_policy {
-        None => {}
-        Some(None) => return Err(Violation::PolicyMissing),
-        Some(Some(_)) if !group_admin => return Err(Violation::PolicyNotAllowed),
-        Some(Some(_)) => {}
-    }
-    let kept = commit
-        .before
-        .iter()
-        .filter(|leaf| !commit.removes.contains(leaf));
-    for leaf in kept.chain(commit.adds) {
+    check_policy(roster, commit)?;
+    for leaf in commit.after() {
         if !is_admitted(roster, leaf, s) {
             return Err(Violation::StaleTree);
         }
@@ -195,15 +230,23 @@ pub fn check_commit(roster: &Roster, commit: &CommitView<'_>) -> Result<(), Viol
     Ok(())
 }
 
+/// Who may add others: group admins, and members if the policy says so, but no guest (REQ-121).
+#[must_use]
+pub fn may_add(roster: &Roster, s: RosterSeq, policy: &GroupPolicy, user: UserId) -> bool {
+    let by_policy = policy.who_may_add == WhoMayAdd::Members || policy.is_admin(user);
+    by_policy && roster.role_at(user, s) != Some(Role::Guest)
+}
+
 fn check_adds(roster: &Roster, commit: &CommitView<'_>) -> Result<(), Violation> {
-    if commit.adds.is_empty() {
-        return Ok(());
-    }
-    // Guests are added to groups; they add nobody.
-    if roster.role_at(commit.committer.user, commit.s) == Some(Role::Guest) {
-        return Err(Violation::AddNotAllowed);
-    }
+    let committer = commit.committer.user;
     for (i, leaf) in commit.adds.iter().enumerate() {
+        // A further device of somebody who is in adds nobody.
+        if leaf.user != committer && !may_add(roster, commit.s, commit.policy, committer) {
+            return Err(Violation::AddNotAllowed);
+        }
+        if commit.policy.left.contains(&leaf.user) && !commit.policy.is_admin(committer) {
+            return Err(Violation::AddAfterLeaving);
+        }
         if leaf.org != roster.org() || !roster.device_admitted_at(leaf.device, commit.s) {
             return Err(Violation::AddNotAdmitted);
         }
@@ -217,6 +260,111 @@ fn check_adds(roster: &Roster, commit: &CommitView<'_>) -> Result<(), Violation>
         if kept || commit.adds[..i].iter().any(|l| l.device == leaf.device) {
             return Err(Violation::AddTwice);
         }
+    }
+    Ok(())
+}
+
+/// Who may end a group whose last good epoch has these members and admins, judged at `s` (REQ-152): devices of its
+/// admins other than the culprit, or, where a culprit leaves none, of the user of the lowest other leaf.
+///
+/// Guests may not: they could add nobody to the successor.
+#[must_use]
+pub fn restarters(
+    roster: &Roster,
+    s: RosterSeq,
+    members: &[(DeviceId, UserId)],
+    admins: &[UserId],
+    culprit: Option<UserId>,
+) -> Vec<DeviceId> {
+    let able = |(device, user): &&(DeviceId, UserId)| {
+        Some(*user) != culprit
+            && roster.device_admitted_at(*device, s)
+            && roster.role_at(*user, s) != Some(Role::Guest)
+    };
+    let able: Vec<_> = members.iter().filter(able).collect();
+    let of = |wanted: &dyn Fn(UserId) -> bool| -> Vec<DeviceId> {
+        let chosen = able.iter().filter(|(_, user)| wanted(*user));
+        chosen.map(|(device, _)| *device).collect()
+    };
+    let entitled = of(&|user| admins.contains(&user));
+    match able.first() {
+        Some((_, lowest)) if entitled.is_empty() && culprit.is_some() => {
+            of(&|user| user == *lowest)
+        }
+        _ => entitled,
+    }
+}
+
+/// The policy that a commit must leave the group with, if `wanted` is what its committer asks for (REQ-125).
+///
+/// A user who loses the last leaf is no admin any more; if no admin is left in the tree, the longest-standing user (by
+/// leaf, guests last) becomes one. Who has left is remembered until a group admin adds them.
+#[must_use]
+pub fn settled_policy(
+    roster: &Roster,
+    commit: &CommitView<'_>,
+    wanted: &GroupPolicy,
+) -> GroupPolicy {
+    let mut policy = wanted.clone();
+    policy.admins.retain(|user| !commit.loses_user(*user));
+    if !policy.admins.iter().any(|user| commit.keeps_user(*user)) {
+        let guest = |leaf: &&Leaf| roster.role_at(leaf.user, commit.s) == Some(Role::Guest);
+        let heir = commit.kept().find(|leaf| !guest(leaf));
+        let heir = heir.or_else(|| commit.kept().next());
+        policy.admins.extend(heir.map(|leaf| leaf.user));
+    }
+    policy.left.clone_from(&commit.policy.left);
+    let gone = commit.leaves.iter().map(|leaf| leaf.user);
+    let gone = gone.filter(|user| commit.loses_user(*user));
+    policy.left.extend(gone);
+    for leaf in commit.adds {
+        policy.left.remove(&leaf.user);
+    }
+    policy
+}
+
+/// The policy changes by a group admin's wish, or exactly as the rest of the commit calls for (REQ-125).
+fn check_policy(roster: &Roster, commit: &CommitView<'_>) -> Result<(), Violation> {
+    let settled = |wanted| settled_policy(roster, commit, wanted);
+    let present = commit.policy;
+    let new = match commit.new_policy {
+        None => present,
+        Some(None) => return Err(Violation::PolicyMissing),
+        Some(Some(new)) if new.predecessor != present.predecessor => {
+            return Err(Violation::PredecessorChanged);
+        }
+        Some(Some(new)) => new,
+    };
+    if *new == settled(present) {
+        return Ok(());
+    }
+    if new == present {
+        return Err(Violation::PolicyUnfit);
+    }
+    if !present.is_admin(commit.committer.user) {
+        return Err(Violation::PolicyNotAllowed);
+    }
+    let mut made = new.admins.iter().filter(|user| !present.is_admin(**user));
+    if made.any(|user| !commit.keeps_user(*user)) || *new != settled(new) {
+        return Err(Violation::PolicyUnfit);
+    }
+    Ok(())
+}
+
+/// The rules for a leave (REQ-123): those for an application message, and once in an epoch.
+///
+/// # Errors
+/// The first rule that it breaks.
+pub fn check_leave(
+    roster: &Roster,
+    s: RosterSeq,
+    leaver: &Leaf,
+    tree: &[Leaf],
+    leavers: &[Leaf],
+) -> Result<(), Violation> {
+    check_application(roster, s, leaver, tree)?;
+    if leavers.contains(leaver) {
+        return Err(Violation::LeaveTwice);
     }
     Ok(())
 }
@@ -248,12 +396,14 @@ pub fn check_joined_tree(
     roster: &Roster,
     s: RosterSeq,
     adder: &Leaf,
+    me: UserId,
     tree: &[Leaf],
 ) -> Result<(), Violation> {
     if !is_admitted(roster, adder, s) {
         return Err(Violation::SenderNotAdmitted);
     }
-    if roster.role_at(adder.user, s) == Some(Role::Guest) {
+    // A guest adds nobody but a further device of their own.
+    if adder.user != me && roster.role_at(adder.user, s) == Some(Role::Guest) {
         return Err(Violation::AddNotAllowed);
     }
     match stale_leaves(roster, tree, s).next() {

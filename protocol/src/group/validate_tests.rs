@@ -130,10 +130,7 @@ impl Org {
     }
 
     fn policy(&self) -> GroupPolicy {
-        GroupPolicy {
-            name: "x".into(),
-            admins: vec![self.owner.user],
-        }
+        GroupPolicy::new("x".into(), self.owner.user)
     }
 }
 
@@ -151,6 +148,7 @@ fn commit<'a>(
         before,
         adds: &[],
         removes: &[],
+        leaves: &[],
         policy,
         new_policy: None,
         other_proposals: false,
@@ -328,10 +326,7 @@ fn policy_changes_are_for_group_admins() {
     let policy = org.policy();
     let owner = org.owner.leaf(org.roster.org());
     let before = [owner, org.leaf(0)];
-    let changed = GroupPolicy {
-        name: "y".into(),
-        admins: vec![org.leaf(0).user],
-    };
+    let changed = GroupPolicy::new("y".into(), org.leaf(0).user);
     let check = |committer: Leaf, new: Option<&GroupPolicy>| {
         let mut view = commit(&org, &policy, committer, &before);
         view.new_policy = Some(new);
@@ -369,7 +364,9 @@ fn messages_need_a_clean_tree() {
 fn joined_trees_are_clean() {
     let mut org = Org::new(&THREE);
     let tree = [org.leaf(0), org.leaf(1), org.leaf(2)];
-    let check = |org: &Org, adder: &Leaf| check_joined_tree(&org.roster, org.s(), adder, &tree);
+    let check = |org: &Org, adder: &Leaf| {
+        check_joined_tree(&org.roster, org.s(), adder, UserId([99; 16]), &tree)
+    };
     assert_eq!(check(&org, &tree[0]), Ok(()));
     assert_eq!(check(&org, &tree[2]), Err(Violation::AddNotAllowed));
     org.remove(1);

@@ -3,10 +3,12 @@
 use std::fmt;
 
 use argon2::{Algorithm, Argon2, Params, Version};
-use data_encoding::BASE64URL_NOPAD;
+use data_encoding::{BASE32_NOPAD, BASE64URL_NOPAD};
 use rand::RngCore;
 use tls_codec::{TlsDeserialize, TlsSerialize, TlsSize, VLByteVec};
 use zeroize::{Zeroize, Zeroizing};
+
+use crate::wire::Flag;
 
 use super::{
     Hash, InvitationId, OrgId, PublicKey, RosterSeq, SigningKey, UserId, decode, encode, sha256,
@@ -61,6 +63,12 @@ impl InvitationSecret {
         Self(bytes)
     }
 
+    /// The secret that was stored.
+    #[must_use]
+    pub fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
     /// The secret's bytes, for the one place that sends or hashes them.
     #[must_use]
     pub fn dangerous_bytes(&self) -> &[u8; 32] {
@@ -68,19 +76,112 @@ impl InvitationSecret {
     }
 }
 
-/// Derives the invitation's signature key: Argon2id over the secret, salted with the invitation's id (REQ-021).
+/// Something that is no PIN.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a PIN has eight characters, A to Z and 2 to 7")]
+pub struct PinError;
+
+/// A PIN that is told over another channel than the link: eight base32 characters, 40 random bits (REQ-104).
+///
+/// `Debug` shows nothing of it; it is wiped on drop. `Clone`, because an event carries it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Pin([u8; Self::LENGTH]);
+
+impl Drop for Pin {
+    fn drop(&mut self) {
+        self.0.zeroize();
+    }
+}
+
+impl fmt::Debug for Pin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Pin(secret)")
+    }
+}
+
+impl Pin {
+    const LENGTH: usize = 8;
+
+    /// Draws a PIN.
+    ///
+    /// # Panics
+    /// Never: five bytes are eight base32 characters.
+    pub fn random(rng: &mut dyn RngCore) -> Self {
+        let mut bytes = Zeroizing::new([0; 5]);
+        rng.fill_bytes(bytes.as_mut());
+        let mut text = [0; Self::LENGTH];
+        BASE32_NOPAD.encode_mut(bytes.as_ref(), &mut text);
+        Self(text)
+    }
+
+    /// Reads a PIN as a person types it: in either case, with spaces and hyphens anywhere.
+    ///
+    /// # Errors
+    /// [`PinError`].
+    pub fn parse(text: &str) -> Result<Self, PinError> {
+        let mut pin = Self([0; Self::LENGTH]);
+        let mut typed = text
+            .bytes()
+            .filter(|b| !matches!(b, b' ' | b'-' | b'\t' | b'\r' | b'\n'));
+        for place in &mut pin.0 {
+            let byte = typed.next().ok_or(PinError)?.to_ascii_uppercase();
+            if !matches!(byte, b'A'..=b'Z' | b'2'..=b'7') {
+                return Err(PinError);
+            }
+            *place = byte;
+        }
+        match typed.next() {
+            Some(_) => Err(PinError),
+            None => Ok(pin),
+        }
+    }
+
+    /// The PIN as it is told: two groups of four characters.
+    #[must_use]
+    pub fn to_text(&self) -> Zeroizing<String> {
+        let text: String = self.0.iter().map(|b| char::from(*b)).collect();
+        let text = Zeroizing::new(text);
+        let (first, second) = text.split_at(Self::LENGTH / 2);
+        Zeroizing::new(format!("{first}-{second}"))
+    }
+
+    /// The PIN that was stored.
+    ///
+    /// # Errors
+    /// [`PinError`].
+    pub fn from_bytes(bytes: [u8; Self::LENGTH]) -> Result<Self, PinError> {
+        let pin = Self(bytes);
+        let fits = pin.0.iter().all(|b| matches!(b, b'A'..=b'Z' | b'2'..=b'7'));
+        if fits { Ok(pin) } else { Err(PinError) }
+    }
+
+    /// The characters, for the one place that hashes them and the one that stores them.
+    #[must_use]
+    pub fn dangerous_bytes(&self) -> &[u8; Self::LENGTH] {
+        &self.0
+    }
+}
+
+/// Derives the invitation's signature key: Argon2id over the secret and the PIN, if there is one, salted with the
+/// invitation's id (REQ-021, REQ-104).
 ///
 /// Takes about 0.2 s and 64 MiB.
 ///
 /// # Panics
 /// Never: the parameters are constants that Argon2 accepts.
 #[must_use]
-pub fn derive_invitation_key(secret: &InvitationSecret, id: InvitationId) -> SigningKey {
+pub fn derive_invitation_key(
+    secret: &InvitationSecret,
+    pin: Option<&Pin>,
+    id: InvitationId,
+) -> SigningKey {
+    let pin = pin.map_or(&[][..], |pin| &pin.0);
+    let password = Zeroizing::new([&secret.0[..], pin].concat());
     let params = Params::new(ARGON2_MEMORY_KIB, ARGON2_PASSES, 1, Some(32))
         .expect("constant parameters within Argon2's bounds");
     let mut seed = Zeroizing::new([0_u8; 32]);
     Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
-        .hash_password_into(&secret.0, &id.0, seed.as_mut())
+        .hash_password_into(&password, &id.0, seed.as_mut())
         .expect("constant lengths within Argon2's bounds");
     SigningKey::from_seed(&seed)
 }
@@ -106,6 +207,8 @@ pub struct JoinLink {
     pub invitation: InvitationId,
     /// The capability.
     pub secret: InvitationSecret,
+    /// Whether it takes a PIN too, told over another channel (REQ-104).
+    pub needs_pin: bool,
 }
 
 #[derive(TlsSerialize, TlsDeserialize, TlsSize)]
@@ -119,6 +222,7 @@ struct LinkBody {
     user: UserId,
     invitation: InvitationId,
     secret: [u8; 32],
+    needs_pin: Flag,
 }
 
 impl JoinLink {
@@ -141,6 +245,7 @@ impl JoinLink {
             user: self.user,
             invitation: self.invitation,
             secret: self.secret.0,
+            needs_pin: self.needs_pin.into(),
         }));
         write_link(SCHEME, &body)
     }
@@ -161,6 +266,7 @@ impl JoinLink {
             user: body.user,
             invitation: body.invitation,
             secret: InvitationSecret(body.secret),
+            needs_pin: body.needs_pin.into(),
         })
     }
 }
@@ -271,6 +377,7 @@ mod tests {
             user: UserId([7; 16]),
             invitation: InvitationId([5; 16]),
             secret: InvitationSecret([6; 32]),
+            needs_pin: true,
         }
     }
 
@@ -304,14 +411,36 @@ mod tests {
         );
     }
 
-    /// REQ-021: the key depends on the secret and on the invitation.
+    /// REQ-021, REQ-104: the key depends on the secret, on the PIN and on the invitation.
     #[test]
     fn invitation_keys_are_separate() {
-        let key = |s: u8, id: u8| {
-            derive_invitation_key(&InvitationSecret([s; 32]), InvitationId([id; 16])).public()
+        let pin = Pin::parse("abcd-2345").expect("a PIN");
+        let key = |s: u8, pin: Option<&Pin>, id: u8| {
+            let secret = InvitationSecret([s; 32]);
+            derive_invitation_key(&secret, pin, InvitationId([id; 16])).public()
         };
-        assert_eq!(key(1, 1), key(1, 1));
-        assert_ne!(key(1, 1), key(2, 1));
-        assert_ne!(key(1, 1), key(1, 2));
+        assert_eq!(key(1, None, 1), key(1, None, 1));
+        assert_ne!(key(1, None, 1), key(2, None, 1));
+        assert_ne!(key(1, None, 1), key(1, None, 2));
+        assert_ne!(key(1, None, 1), key(1, Some(&pin), 1));
+        let other = Pin::parse("abcd-2346").expect("a PIN");
+        assert_ne!(key(1, Some(&other), 1), key(1, Some(&pin), 1));
+        let again = Pin::parse("ABCD 2345").expect("a PIN");
+        assert_eq!(key(1, Some(&again), 1), key(1, Some(&pin), 1));
+    }
+
+    /// REQ-104: a PIN reads back as it is told, however it is typed, and shows itself nowhere else.
+    #[test]
+    fn a_pin_reads_back() {
+        use rand_chacha::rand_core::SeedableRng as _;
+        let mut rng = rand_chacha::ChaCha12Rng::seed_from_u64(1);
+        let (pin, other) = (Pin::random(&mut rng), Pin::random(&mut rng));
+        assert_ne!(pin, other);
+        assert_eq!(Pin::parse(&pin.to_text()), Ok(pin.clone()));
+        assert_eq!(Pin::parse(&pin.to_text().to_lowercase()), Ok(pin.clone()));
+        assert_eq!(format!("{pin:?}"), "Pin(secret)");
+        for bad in ["", "ABCD234", "ABCD23456", "ABCD2341", "ABCD234\u{e9}"] {
+            assert_eq!(Pin::parse(bad), Err(PinError), "{bad}");
+        }
     }
 }

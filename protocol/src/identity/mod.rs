@@ -12,9 +12,13 @@ pub use ids::{
     DeviceId, Epoch, GroupId, Hash, InvitationId, LogSeq, OrgId, OrgRootFingerprint, RosterSeq,
     UserId,
 };
-pub use invitation::{ClaimLink, InvitationSecret, JoinLink, LinkError, derive_invitation_key};
+pub use invitation::{
+    ClaimLink, InvitationSecret, JoinLink, LinkError, Pin, PinError, derive_invitation_key,
+};
 pub use keys::{KeyError, PublicKey, SealPublicKey, SealSecret, Signature, SigningKey};
-pub use seal::{DirectoryKey, SealError, SealedProfile, Slot, open_slot, seal_slot};
+pub use seal::{
+    DirectoryKey, SealError, SealedProfile, Slot, WRAPPED_KEY_BYTES, open_slot, seal_slot,
+};
 
 use sha2::{Digest, Sha256};
 use tls_codec::{Serialize, TlsSerialize, TlsSize, VLByteSlice};

@@ -11,7 +11,9 @@ use serde::{Deserialize, Serialize};
 use tls_codec::{TlsDeserialize, TlsSerialize, TlsSize, VLByteVec};
 use zeroize::{Zeroize, Zeroizing};
 
-use super::{DeviceId, Hash, OrgId, SealPublicKey, SealSecret, UserId, encode, hash};
+use super::{
+    DeviceId, Hash, OrgId, RosterSeq, SealPublicKey, SealSecret, UserId, encode, hash, labelled,
+};
 
 /// A sealed thing that does not open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -41,9 +43,31 @@ impl fmt::Debug for DirectoryKey {
     }
 }
 
-/// A profile under the directory key: `nonce[12] || AES-256-GCM`, bound to organisation and user (REQ-030).
+/// How long a directory key is when it is sealed under the next one: nonce, key, tag; bytes (REQ-101).
+pub const WRAPPED_KEY_BYTES: usize = 12 + 32 + 16;
+
+/// A profile under a directory key: `generation[8] || nonce[12] || AES-256-GCM`, bound to organisation, user and
+/// generation (REQ-030).
 #[derive(Clone, Debug, PartialEq, Eq, TlsSerialize, TlsDeserialize, TlsSize)]
 pub struct SealedProfile(pub VLByteVec);
+
+impl SealedProfile {
+    /// The roster entry that named the directory key which it is sealed under; `None` if it is too short to be one.
+    #[must_use]
+    pub fn generation(&self) -> Option<RosterSeq> {
+        let bytes = self.0.as_slice().first_chunk::<8>()?;
+        Some(RosterSeq(u64::from_be_bytes(*bytes)))
+    }
+}
+
+fn profile_aad(org: OrgId, user: UserId, generation: RosterSeq) -> Vec<u8> {
+    [&org.0[..], &user.0, &generation.0.to_be_bytes()].concat()
+}
+
+fn predecessor_aad(org: OrgId, generation: RosterSeq) -> Vec<u8> {
+    let content = [&org.0[..], &generation.0.to_be_bytes()].concat();
+    labelled("directory predecessor", &content)
+}
 
 impl DirectoryKey {
     /// Draws a key.
@@ -75,32 +99,44 @@ impl DirectoryKey {
         Aes256Gcm::new((&self.0).into())
     }
 
-    /// Seals a user's display name.
+    /// Seals with a fresh nonce, which comes first.
+    fn seal(&self, rng: &mut dyn RngCore, msg: &[u8], aad: &[u8]) -> Vec<u8> {
+        let mut nonce = [0; 12];
+        rng.fill_bytes(&mut nonce);
+        let sealed = self
+            .cipher()
+            .encrypt(&nonce.into(), Payload { msg, aad })
+            .expect("a name or a key is far below AES-GCM's limit");
+        [&nonce[..], &sealed].concat()
+    }
+
+    fn open(&self, sealed: &[u8], aad: &[u8]) -> Result<Vec<u8>, SealError> {
+        let (nonce, msg) = sealed
+            .split_first_chunk::<12>()
+            .ok_or(SealError::DoesNotOpen)?;
+        self.cipher()
+            .decrypt(nonce.into(), Payload { msg, aad })
+            .map_err(|_| SealError::DoesNotOpen)
+    }
+
+    /// Seals a user's display name; `generation` is the roster entry that names this key.
     ///
     /// # Panics
     /// Never: AES-GCM fails only above 2^36 bytes.
     pub fn seal_profile(
         &self,
         rng: &mut dyn RngCore,
+        generation: RosterSeq,
         org: OrgId,
         user: UserId,
         name: &str,
     ) -> SealedProfile {
-        let mut nonce = [0; 12];
-        rng.fill_bytes(&mut nonce);
-        let aad = [&org.0[..], &user.0].concat();
-        let payload = Payload {
-            msg: name.as_bytes(),
-            aad: &aad,
-        };
-        let sealed = self
-            .cipher()
-            .encrypt(&nonce.into(), payload)
-            .expect("a name is far below AES-GCM's limit");
-        SealedProfile([&nonce[..], &sealed].concat().into())
+        let aad = profile_aad(org, user, generation);
+        let sealed = self.seal(rng, name.as_bytes(), &aad);
+        SealedProfile([&generation.0.to_be_bytes()[..], &sealed].concat().into())
     }
 
-    /// Opens a user's display name.
+    /// Opens a user's display name, if this key is of the generation that the profile names.
     ///
     /// # Errors
     /// [`SealError::DoesNotOpen`].
@@ -110,17 +146,56 @@ impl DirectoryKey {
         user: UserId,
         sealed: &SealedProfile,
     ) -> Result<String, SealError> {
-        let (nonce, msg) = sealed
+        let (generation, rest) = sealed
             .0
             .as_slice()
-            .split_first_chunk::<12>()
+            .split_first_chunk::<8>()
             .ok_or(SealError::DoesNotOpen)?;
-        let aad = [&org.0[..], &user.0].concat();
-        let name = self
-            .cipher()
-            .decrypt(nonce.into(), Payload { msg, aad: &aad })
-            .map_err(|_| SealError::DoesNotOpen)?;
+        let aad = profile_aad(org, user, RosterSeq(u64::from_be_bytes(*generation)));
+        let name = self.open(rest, &aad)?;
         String::from_utf8(name).map_err(|_| SealError::DoesNotOpen)
+    }
+
+    /// Seals the key before this one, so that who has this one can open every earlier profile (REQ-101).
+    ///
+    /// `generation` is this key's. [`WRAPPED_KEY_BYTES`] long.
+    ///
+    /// # Panics
+    /// Never: AES-GCM fails only above 2^36 bytes.
+    pub fn wrap_predecessor(
+        &self,
+        rng: &mut dyn RngCore,
+        org: OrgId,
+        generation: RosterSeq,
+        predecessor: &Self,
+    ) -> Vec<u8> {
+        self.seal(rng, &predecessor.0, &predecessor_aad(org, generation))
+    }
+
+    /// Opens the key before this one, and accepts it only if the roster committed to it (REQ-101).
+    ///
+    /// # Errors
+    /// [`SealError::DoesNotOpen`].
+    pub fn unwrap_predecessor(
+        &self,
+        org: OrgId,
+        generation: RosterSeq,
+        wrapped: &[u8],
+        commitment: Hash,
+    ) -> Result<Self, SealError> {
+        let opened = Zeroizing::new(self.open(wrapped, &predecessor_aad(org, generation))?);
+        Self::committed(&opened, commitment)
+    }
+
+    /// The key with these bytes, if it is the one that the roster commits to.
+    fn committed(bytes: &[u8], commitment: Hash) -> Result<Self, SealError> {
+        let bytes = <[u8; 32]>::try_from(bytes).map_err(|_| SealError::DoesNotOpen)?;
+        let key = Self(bytes);
+        if key.commitment() == commitment {
+            Ok(key)
+        } else {
+            Err(SealError::DoesNotOpen)
+        }
     }
 }
 
@@ -133,6 +208,8 @@ pub struct Slot {
     pub device: DeviceId,
     /// Who filled it.
     pub filler: DeviceId,
+    /// The roster entry that named the directory key in it.
+    pub generation: RosterSeq,
     /// HPKE's encapsulated key (RFC 9180, DHKEM X25519).
     pub enc: VLByteVec,
     /// HPKE's ciphertext over the 32-byte directory key.
@@ -149,36 +226,38 @@ fn hpke() -> Hpke<HpkeRustCrypto> {
     )
 }
 
-fn slot_info(org: OrgId, device: DeviceId) -> Vec<u8> {
+fn slot_info(org: OrgId, device: DeviceId, generation: RosterSeq) -> Vec<u8> {
     #[derive(TlsSerialize, TlsSize)]
     struct Info {
         label: VLByteVec,
         org: OrgId,
         device: DeviceId,
+        generation: RosterSeq,
     }
     encode(&Info {
         label: VLByteVec::from(b"Mortise 1.0 directory slot".to_vec()),
         org,
         device,
+        generation,
     })
 }
 
-/// Seals the directory key to a device.
+/// Seals the directory key of a generation to a device.
 ///
 /// # Errors
 /// [`SealError::BadKey`].
 pub fn seal_slot(
     org: OrgId,
-    device: DeviceId,
-    to: SealPublicKey,
+    (device, to): (DeviceId, SealPublicKey),
     filler: DeviceId,
+    generation: RosterSeq,
     key: &DirectoryKey,
 ) -> Result<Slot, SealError> {
     let to = to.x25519().map_err(|_| SealError::BadKey)?;
     let (enc, ciphertext) = hpke()
         .seal(
             &HpkePublicKey::new(to.as_bytes().to_vec()),
-            &slot_info(org, device),
+            &slot_info(org, device, generation),
             &[],
             &key.0,
             None,
@@ -189,12 +268,13 @@ pub fn seal_slot(
     Ok(Slot {
         device,
         filler,
+        generation,
         enc: enc.into(),
         ciphertext: ciphertext.into(),
     })
 }
 
-/// Opens a slot and accepts it only if it holds the key that the roster commits to (REQ-031).
+/// Opens a slot and accepts it only if it holds the key that the roster commits to for the slot's generation (REQ-031).
 ///
 /// # Errors
 /// [`SealError::DoesNotOpen`].
@@ -208,7 +288,7 @@ pub fn open_slot(
         .open(
             slot.enc.as_slice(),
             &HpkePrivateKey::new(secret.x25519().to_bytes().to_vec()),
-            &slot_info(org, slot.device),
+            &slot_info(org, slot.device, slot.generation),
             &[],
             slot.ciphertext.as_slice(),
             None,
@@ -217,13 +297,7 @@ pub fn open_slot(
         )
         .map(Zeroizing::new)
         .map_err(|_| SealError::DoesNotOpen)?;
-    let bytes = <[u8; 32]>::try_from(opened.as_slice()).map_err(|_| SealError::DoesNotOpen)?;
-    let key = DirectoryKey(bytes);
-    if key.commitment() == commitment {
-        Ok(key)
-    } else {
-        Err(SealError::DoesNotOpen)
-    }
+    DirectoryKey::committed(&opened, commitment)
 }
 
 #[cfg(test)]
@@ -240,11 +314,37 @@ mod tests {
         let mut rng = rand_chacha::ChaCha12Rng::seed_from_u64(1);
         let key = DirectoryKey::random(&mut rng);
         let (ann, bob) = (UserId([1; 16]), UserId([2; 16]));
-        let sealed = key.seal_profile(&mut rng, ORG, ann, "Ann");
+        let sealed = key.seal_profile(&mut rng, RosterSeq(3), ORG, ann, "Ann");
+        assert_eq!(sealed.generation(), Some(RosterSeq(3)));
         assert_eq!(key.open_profile(ORG, ann, &sealed), Ok("Ann".into()));
         assert!(key.open_profile(ORG, bob, &sealed).is_err());
         let other = DirectoryKey::random(&mut rng);
         assert!(other.open_profile(ORG, ann, &sealed).is_err());
+        let mut bytes = sealed.0.as_slice().to_vec();
+        bytes[7] = 4;
+        let moved = SealedProfile(bytes.into());
+        assert!(key.open_profile(ORG, ann, &moved).is_err());
+    }
+
+    /// REQ-101: who has a key opens the one before it, and nothing else passes for it.
+    #[test]
+    fn a_key_opens_its_predecessor() {
+        let mut rng = rand_chacha::ChaCha12Rng::seed_from_u64(3);
+        let (old, new) = (
+            DirectoryKey::random(&mut rng),
+            DirectoryKey::random(&mut rng),
+        );
+        let wrapped = new.wrap_predecessor(&mut rng, ORG, RosterSeq(1), &old);
+        assert_eq!(wrapped.len(), WRAPPED_KEY_BYTES);
+        let commitment = old.commitment();
+        let open = |key: &DirectoryKey, org, generation, commitment| {
+            key.unwrap_predecessor(org, RosterSeq(generation), &wrapped, commitment)
+        };
+        assert_eq!(open(&new, ORG, 1, commitment), Ok(old.clone()));
+        assert!(open(&old, ORG, 1, commitment).is_err());
+        assert!(open(&new, OrgId([2; 32]), 1, commitment).is_err());
+        assert!(open(&new, ORG, 2, commitment).is_err());
+        assert!(open(&new, ORG, 1, new.commitment()).is_err());
     }
 
     /// REQ-031: a slot opens for its device, and only with the key that the roster names.
@@ -254,7 +354,8 @@ mod tests {
         let key = DirectoryKey::random(&mut rng);
         let secret = SealSecret::new(SigningKey::generate(&mut rng));
         let (device, filler) = (DeviceId([1; 16]), DeviceId([2; 16]));
-        let slot = seal_slot(ORG, device, secret.public(), filler, &key).expect("seal");
+        let slot =
+            seal_slot(ORG, (device, secret.public()), filler, RosterSeq(2), &key).expect("seal");
         assert_eq!(
             open_slot(ORG, &slot, &secret, key.commitment()),
             Ok(key.clone())
@@ -262,5 +363,10 @@ mod tests {
         assert!(open_slot(ORG, &slot, &secret, Hash([0; 32])).is_err());
         let other = SealSecret::new(SigningKey::generate(&mut rng));
         assert!(open_slot(ORG, &slot, &other, key.commitment()).is_err());
+        let moved = Slot {
+            generation: RosterSeq(1),
+            ..slot
+        };
+        assert!(open_slot(ORG, &moved, &secret, key.commitment()).is_err());
     }
 }

@@ -34,7 +34,7 @@ impl Roster {
             draft.found(&entry)?;
         } else {
             match tbs.signer {
-                EntrySigner::Root => return Err(RosterError::RootSignsGenesisOnly),
+                EntrySigner::Root => draft.recover(&entry)?,
                 EntrySigner::Device(device) => draft.by_device(device, &entry)?,
                 EntrySigner::Invitation(invitation) => draft.by_invitation(invitation, &entry)?,
             }
@@ -45,10 +45,10 @@ impl Roster {
 
 /// Who acts, for the table.
 #[derive(Clone, Copy)]
-struct Actor {
-    device: DeviceId,
-    user: UserId,
-    role: Role,
+pub(super) struct Actor {
+    pub(super) device: DeviceId,
+    pub(super) user: UserId,
+    pub(super) role: Role,
 }
 
 impl Draft<'_> {
@@ -80,6 +80,7 @@ impl Draft<'_> {
         self.claim_key(genesis.root_key)?;
         self.claim_key(genesis.statement_key)?;
         self.changes.genesis = Some(genesis.clone());
+        self.found_policy(genesis);
         self.add_user(*user, Role::Owner, profile)?;
         self.add_device(device)
     }
@@ -97,7 +98,7 @@ impl Draft<'_> {
             let actor = self.actor(device)?;
             self.operate(actor, op)?;
         }
-        Ok(())
+        self.require_rotation_by_who_stays(device)
     }
 
     /// An entry by an invitation: one AddDevice for its own user, once (REQ-022).
@@ -159,6 +160,10 @@ impl Draft<'_> {
             } => self.invite(actor, *invitation, *user, *key, *expires_at_ms),
             Op::CancelInvite { invitation } => self.cancel_invite(actor, *invitation),
             Op::RevokeDevice { device } => self.revoke_device(actor, *device),
+            Op::SetPolicy(policy) => self.set_policy(actor, policy),
+            Op::RotateDirectoryKey(rotation) => self.rotate_directory_key(actor, rotation),
+            Op::CloseGroup { group } => self.close_group(actor, *group),
+            Op::Recover => Err(RosterError::RecoverShape),
         }
     }
 
@@ -254,7 +259,7 @@ impl Draft<'_> {
         self.require_owner(user, role)
     }
 
-    fn add_user(
+    pub(super) fn add_user(
         &mut self,
         user: UserId,
         role: Role,
@@ -280,7 +285,7 @@ impl Draft<'_> {
     }
 
     /// Admits a device and lifts its user's suspension (REQ-012, REQ-013, REQ-025).
-    fn add_device(&mut self, add: &AddDevice) -> Result<(), RosterError> {
+    pub(super) fn add_device(&mut self, add: &AddDevice) -> Result<(), RosterError> {
         let device = add.device();
         add.verify(self.tbs.org)
             .map_err(|_| RosterError::PossessionNotProven { device })?;
@@ -391,7 +396,7 @@ impl Draft<'_> {
     }
 }
 
-fn allow(actor: Actor, operation: Operation, target: Target) -> Result<(), RosterError> {
+pub(super) fn allow(actor: Actor, operation: Operation, target: Target) -> Result<(), RosterError> {
     if authority::check(actor.role, operation, target) {
         return Ok(());
     }

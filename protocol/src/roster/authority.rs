@@ -130,11 +130,17 @@ pub enum Operation {
     CancelInvite,
     /// Revoke a device of the target user.
     RevokeDevice,
+    /// Replace the organisation's policy.
+    SetPolicy,
+    /// Name a new directory key: alone, or together with an order.
+    RotateDirectoryKey,
+    /// Close a group.
+    CloseGroup,
 }
 
 impl Operation {
     /// Every operation, in the order of the table's rows.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 11] = [
         Self::AddUser,
         Self::SetProfile,
         Self::SetRole,
@@ -143,6 +149,9 @@ impl Operation {
         Self::Invite,
         Self::CancelInvite,
         Self::RevokeDevice,
+        Self::SetPolicy,
+        Self::RotateDirectoryKey,
+        Self::CloseGroup,
     ];
 
     /// The operation's name, as in the specification.
@@ -157,17 +166,24 @@ impl Operation {
             Self::Invite => "Invite",
             Self::CancelInvite => "CancelInvite",
             Self::RevokeDevice => "RevokeDevice",
+            Self::SetPolicy => "SetPolicy",
+            Self::RotateDirectoryKey => "RotateDirectoryKey",
+            Self::CloseGroup => "CloseGroup",
         }
     }
 }
 
-/// On whom: the actor's own user, or somebody else of a role.
+/// On whom or what: the actor's own user, somebody else of a role, or the organisation as a whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Target {
     /// The actor's own user.
     Own,
     /// Another user, of this role.
     Role(Role),
+    /// The organisation, whatever else the entry says.
+    Organisation,
+    /// The organisation, in an entry that is an order too.
+    WithOrder,
 }
 
 /// Whether a user of `actor`'s role may do `operation` to `target` (REQ-016).
@@ -176,6 +192,8 @@ pub fn check(actor: Role, operation: Operation, target: Target) -> bool {
     let bit = match target {
         Target::Own => OWN.0,
         Target::Role(role) => 1 << role.column(),
+        Target::Organisation => ALONE.0,
+        Target::WithOrder => WITH_ORDER.0,
     };
     TABLE
         .iter()
@@ -213,20 +231,33 @@ fn cell(actor: Role, operation: Operation) -> String {
         all if all == &Role::ALL[1..] => "anybody but owners".into(),
         some => some.iter().map(|r| r.name()).collect::<Vec<_>>().join(", "),
     };
-    match (others.is_empty(), check(actor, operation, Target::Own)) {
-        (true, false) => "-".into(),
-        (true, true) => "own".into(),
-        (false, true) => format!("{others}, own"),
-        (false, false) => others,
+    let own = check(actor, operation, Target::Own).then_some("own");
+    let whole = if check(actor, operation, Target::Organisation) {
+        Some("yes")
+    } else if check(actor, operation, Target::WithOrder) {
+        Some("with an order")
+    } else {
+        None
+    };
+    let others = Some(others.as_str()).filter(|others| !others.is_empty());
+    let parts: Vec<&str> = [others, own, whole].into_iter().flatten().collect();
+    if parts.is_empty() {
+        "-".into()
+    } else {
+        parts.join(", ")
     }
 }
 
-/// A set of targets: one bit per role's column, and one for the actor's own user.
+/// A set of targets: one bit per role's column, one for the actor's own user, two for the organisation.
 #[derive(Clone, Copy)]
-struct Targets(u8);
+struct Targets(u16);
 
 const NONE: Targets = Targets(0);
 const OWN: Targets = Targets(0b1000_0000);
+const ALONE: Targets = Targets(0b01_0000_0000);
+const WITH_ORDER: Targets = Targets(0b10_0000_0000);
+/// The organisation, with an order or without.
+const ORG: Targets = Targets(ALONE.0 | WITH_ORDER.0);
 /// New users of any role; nobody adds themselves.
 const NEW: Targets = Targets(0b0111_1111);
 const NEW_BUT_OWNERS: Targets = Targets(NEW.0 & !(1 << Role::Owner.column()));
@@ -235,7 +266,7 @@ const ALL_BUT_OWNERS: Targets = Targets(NEW_BUT_OWNERS.0 | OWN.0);
 
 /// Columns as in [`Role::ALL`]: owner, admin, supervisor, auditor, member, guest, bot.
 #[rustfmt::skip]
-const TABLE: [(Operation, [Targets; 7]); 8] = [
+const TABLE: [(Operation, [Targets; 7]); 11] = [
     (Operation::AddUser,      [NEW, NEW_BUT_OWNERS, NONE, NONE, NONE, NONE, NONE]),
     (Operation::SetProfile,   [ALL, ALL_BUT_OWNERS, OWN,  OWN,  OWN,  OWN,  OWN]),
     (Operation::SetRole,      [ALL, ALL_BUT_OWNERS, NONE, NONE, NONE, NONE, NONE]),
@@ -244,4 +275,8 @@ const TABLE: [(Operation, [Targets; 7]); 8] = [
     (Operation::Invite,       [ALL, ALL_BUT_OWNERS, OWN,  OWN,  OWN,  NONE, OWN]),
     (Operation::CancelInvite, [ALL, ALL_BUT_OWNERS, OWN,  OWN,  OWN,  OWN,  OWN]),
     (Operation::RevokeDevice, [ALL, ALL_BUT_OWNERS, OWN,  OWN,  OWN,  OWN,  OWN]),
+    (Operation::SetPolicy,    [ORG, NONE, NONE, NONE, NONE, NONE, NONE]),
+    // Whoever may give an order may bring a new key with it.
+    (Operation::RotateDirectoryKey, [ORG, ORG, WITH_ORDER, WITH_ORDER, WITH_ORDER, WITH_ORDER, WITH_ORDER]),
+    (Operation::CloseGroup,   [ORG, ORG, NONE, NONE, NONE, NONE, NONE]),
 ];

@@ -7,11 +7,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::authority::Role;
 use super::entry::{EntryTbs, Genesis, Head, SignedEntry};
 use super::error::RosterError;
+use super::policy::OrgPolicy;
 use super::state::{
-    Applied, DeviceRecord, InvitationRecord, InvitationStatus, Order, Roster, UserRecord,
-    UserStatus,
+    Applied, DeviceRecord, DirectoryGeneration, InvitationRecord, InvitationStatus, Order, Roster,
+    UserRecord, UserStatus,
 };
-use crate::identity::{DeviceId, InvitationId, OrgId, PublicKey, UserId};
+use crate::identity::{DeviceId, GroupId, InvitationId, OrgId, PublicKey, UserId};
 
 /// An entry found valid for one state, and what it changes there.
 #[derive(Debug)]
@@ -38,6 +39,9 @@ pub(super) struct Changes {
     pub(super) devices: BTreeMap<DeviceId, DeviceRecord>,
     pub(super) invitations: BTreeMap<InvitationId, InvitationRecord>,
     pub(super) keys: BTreeSet<PublicKey>,
+    pub(super) policy: Option<OrgPolicy>,
+    pub(super) rotation: Option<DirectoryGeneration>,
+    pub(super) closed_groups: BTreeSet<GroupId>,
 }
 
 /// The roster as it would be, while an entry is checked.
@@ -196,6 +200,9 @@ impl<'a> Draft<'a> {
             devices: self.burned,
             at_ms: self.tbs.issued_at_ms,
         });
+        let policy_set = self.base.policy().is_some() && self.changes.policy.is_some();
+        let rotated = self.changes.rotation.is_some();
+        let closed_groups = self.changes.closed_groups.iter().copied().collect();
         CheckedEntry {
             org: self.tbs.org,
             follows: self.base.head(),
@@ -208,6 +215,9 @@ impl<'a> Draft<'a> {
                 added_devices: self.added_devices,
                 opened_invitations: opened,
                 closed_invitations: closed,
+                policy_set,
+                rotated,
+                closed_groups,
             },
         }
     }

@@ -3,13 +3,14 @@
 //! [`SignedEntry::parse`] takes well-formed entries within the limits and nothing else; whether an
 //! entry is *valid* is decided by `Roster::apply` alone.
 
-use tls_codec::{Deserialize as _, TlsDeserialize, TlsSerialize, TlsSize};
+use tls_codec::{Deserialize as _, TlsDeserialize, TlsSerialize, TlsSize, VLByteVec};
 
 use super::authority::Role;
 use super::error::RosterError;
+use super::policy::OrgPolicy;
 use crate::identity::{
-    self, DeviceId, Hash, InvitationId, KeyError, OrgId, PublicKey, RosterSeq, SealPublicKey,
-    SealSecret, SealedProfile, Signature, SigningKey, UserId,
+    self, DeviceId, GroupId, Hash, InvitationId, KeyError, OrgId, PublicKey, RosterSeq,
+    SealPublicKey, SealSecret, SealedProfile, Signature, SigningKey, UserId,
 };
 
 /// The version of every entry that this program makes and takes.
@@ -25,20 +26,6 @@ const ENTRY_LABEL: &str = "roster entry";
 const ENTRY_HASH_LABEL: &str = "roster entry hash";
 const POSSESSION_LABEL: &str = "device possession";
 const SIGNATURE_BYTES: usize = 64;
-
-/// Operation types that have a number and, as yet, no meaning: decoding one is [`RosterError::UnknownOp`].
-///
-/// Types below 0x0100 are never assigned, so that an unknown one is told from an unknown role.
-pub mod reserved_op {
-    /// Changes the organisation's policy.
-    pub const SET_POLICY: u16 = 0x0500;
-    /// Names a new directory key.
-    pub const ROTATE_DIRECTORY_KEY: u16 = 0x0510;
-    /// Ends a group that its own members cannot free.
-    pub const CLOSE_GROUP: u16 = 0x0600;
-    /// Restores an owner; signed by the root key.
-    pub const RECOVER: u16 = 0x0700;
-}
 
 /// Where the chain ends: what the next entry must name (REQ-015).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, TlsSerialize, TlsDeserialize, TlsSize)]
@@ -61,7 +48,7 @@ impl Head {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, TlsSerialize, TlsDeserialize, TlsSize)]
 #[repr(u8)]
 pub enum EntrySigner {
-    /// The organisation's root key: Genesis only.
+    /// The organisation's root key: Genesis (REQ-024) and Recover (REQ-103).
     #[tls_codec(discriminant = 0x10)]
     Root,
     /// An admitted device, by its MLS signature key.
@@ -102,6 +89,15 @@ pub struct AddDevice {
     pub transport_proof: Signature,
     /// Possession, by the Edwards form of `seal_key`.
     pub seal_proof: Signature,
+}
+
+/// A new directory key (REQ-101).
+#[derive(Clone, Debug, PartialEq, Eq, TlsSerialize, TlsDeserialize, TlsSize)]
+pub struct RotateDirectoryKey {
+    /// Hash of the new key (REQ-031).
+    pub commitment: Hash,
+    /// The key before it, sealed under the new one; empty in a Recover entry alone, whose signer does not have it.
+    pub predecessor: VLByteVec,
 }
 
 /// One change to the roster.
@@ -180,6 +176,32 @@ pub enum Op {
         /// Which.
         device: DeviceId,
     },
+    /// Replaces the organisation's policy (REQ-100).
+    #[tls_codec(discriminant = 0x0500)]
+    SetPolicy(OrgPolicy),
+    /// Names a new directory key (REQ-101).
+    #[tls_codec(discriminant = 0x0510)]
+    RotateDirectoryKey(RotateDirectoryKey),
+    /// Ends a group that its own members cannot free (REQ-102).
+    #[tls_codec(discriminant = 0x0600)]
+    CloseGroup {
+        /// Which.
+        group: GroupId,
+    },
+    /// Says that an entry of the root key restores an owner (REQ-103).
+    #[tls_codec(discriminant = 0x0700)]
+    Recover,
+}
+
+impl Op {
+    /// Whether an entry with this operation is an order (REQ-019).
+    #[must_use]
+    pub fn is_order(&self) -> bool {
+        matches!(
+            self,
+            Self::SuspendUser { .. } | Self::RemoveUser { .. } | Self::RevokeDevice { .. }
+        )
+    }
 }
 
 /// Everything in an entry that its signature covers.

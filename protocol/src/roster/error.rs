@@ -2,7 +2,7 @@
 
 use super::authority::{Operation, Role, Target};
 use super::entry::{EntrySigner, Head};
-use crate::identity::{DeviceId, InvitationId, OrgId, PublicKey, UserId};
+use crate::identity::{DeviceId, GroupId, InvitationId, OrgId, PublicKey, UserId};
 
 /// An entry that the roster does not take; the roster is unchanged.
 ///
@@ -94,9 +94,12 @@ pub enum RosterError {
     /// Genesis again (REQ-024).
     #[error("Genesis comes first and once")]
     GenesisAgain,
-    /// The root key signs Genesis only (REQ-024).
-    #[error("the root key signs Genesis only")]
+    /// The root key signs Genesis and Recover, and nothing else (REQ-024, REQ-103).
+    #[error("the root key signs Genesis and Recover only")]
     RootSignsGenesisOnly,
+    /// Recover without its owner, device and directory key, or by another key than the root key (REQ-103).
+    #[error("the entry is not a proper Recover")]
+    RecoverShape,
     /// The role does not allow it (REQ-016).
     #[error("{actor} may not {} this target", operation.name())]
     Forbidden {
@@ -215,6 +218,21 @@ pub enum RosterError {
         /// The invitation.
         invitation: InvitationId,
     },
+    /// A version, suite or time limit that this program does not take (REQ-100).
+    #[error("the organisation's policy is not one that this program takes")]
+    BadPolicy,
+    /// For the relay only: the policy names another relay's statement key (REQ-100).
+    #[error("the policy names the statement key of another relay")]
+    ForeignStatementKey,
+    /// A second rotation in one entry, a key named before, a predecessor of the wrong form, or a signer whom the entry burns (REQ-101).
+    #[error("the entry does not rotate the directory key properly")]
+    RotationShape,
+    /// Closed already (REQ-102).
+    #[error("the group is closed already")]
+    GroupClosed {
+        /// The group.
+        group: GroupId,
+    },
 }
 
 impl RosterError {
@@ -239,6 +257,7 @@ impl RosterError {
             Self::RootKeyMismatch { .. } => 0x0231,
             Self::GenesisAgain => 0x0232,
             Self::RootSignsGenesisOnly => 0x0233,
+            Self::RecoverShape => 0x0234,
             Self::Forbidden { .. } => 0x0240,
             Self::AddDeviceNeedsInvitation { .. } => 0x0241,
             Self::UnknownUser { .. } => 0x0250,
@@ -258,6 +277,10 @@ impl RosterError {
             Self::InvitationVoided { .. } => 0x0274,
             Self::InvitationExpired { .. } => 0x0275,
             Self::InvitationScope { .. } => 0x0276,
+            Self::BadPolicy => 0x0280,
+            Self::ForeignStatementKey => 0x0281,
+            Self::RotationShape => 0x0282,
+            Self::GroupClosed { .. } => 0x0283,
         }
     }
 }

@@ -9,23 +9,28 @@
 
 mod apply;
 pub mod authority;
+mod checkpoint;
 mod draft;
 mod entry;
 mod error;
+mod governance;
+mod policy;
 mod state;
 #[cfg(test)]
 mod tests;
 
 pub use authority::{Operation, Role, Target};
+pub use checkpoint::{Checkpoint, CheckpointFault};
 pub use draft::CheckedEntry;
 pub use entry::{
     AddDevice, ENTRY_VERSION, EntrySigner, EntryTbs, Genesis, Head, MAX_ENTRY_BYTES, MAX_OPS,
-    MAX_PROFILE_BYTES, Op, RosterEntry, SignedEntry, reserved_op, sign_entry,
+    MAX_PROFILE_BYTES, Op, RosterEntry, RotateDirectoryKey, SignedEntry, sign_entry,
 };
 pub use error::RosterError;
+pub use policy::{MAX_STALENESS_LIMIT_MS, MIN_STALENESS_LIMIT_MS, OrgPolicy, Staleness};
 pub use state::{
-    Applied, DeviceRecord, InvitationRecord, InvitationStatus, Order, Roster, UserRecord,
-    UserStatus,
+    Applied, DeviceRecord, DirectoryGeneration, InvitationRecord, InvitationStatus, Order, Roster,
+    UserRecord, UserStatus,
 };
 
 /// How far an entry's time may be from the relay's clock: 10 minutes.

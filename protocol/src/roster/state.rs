@@ -6,8 +6,10 @@ use super::authority::Role;
 use super::draft::{Changes, CheckedEntry};
 use super::entry::{EntrySigner, Genesis, Head};
 use super::error::RosterError;
+use super::policy::OrgPolicy;
 use crate::identity::{
-    DeviceId, Hash, InvitationId, OrgId, PublicKey, RosterSeq, SealPublicKey, SealedProfile, UserId,
+    DeviceId, GroupId, Hash, InvitationId, OrgId, PublicKey, RosterSeq, SealPublicKey,
+    SealedProfile, UserId,
 };
 
 /// Whether a user belongs.
@@ -146,6 +148,27 @@ pub struct Order {
     pub at_ms: u64,
 }
 
+/// One of the directory keys that the organisation has had, the first from Genesis (REQ-101).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DirectoryGeneration {
+    /// The entry that named it, which is what profiles and slots call it by.
+    pub since: RosterSeq,
+    /// Hash of the key.
+    pub commitment: Hash,
+    /// The key before it, sealed under this one; empty for the first, and after a Recover.
+    pub predecessor: Vec<u8>,
+    /// Who signed that entry; its device, or the one that the root key's entry added, made the key.
+    pub by: EntrySigner,
+}
+
+impl DirectoryGeneration {
+    /// Whether who has this key can open the one before; not the first, and not after a Recover.
+    #[must_use]
+    pub fn opens_predecessor(&self) -> bool {
+        !self.predecessor.is_empty()
+    }
+}
+
 /// What an entry changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Applied {
@@ -163,6 +186,12 @@ pub struct Applied {
     pub opened_invitations: Vec<InvitationId>,
     /// Invitations that it used, cancelled or voided.
     pub closed_invitations: Vec<InvitationId>,
+    /// Whether it replaced the policy.
+    pub policy_set: bool,
+    /// Whether it named a new directory key; Genesis does.
+    pub rotated: bool,
+    /// Groups that it closed.
+    pub closed_groups: Vec<GroupId>,
 }
 
 /// The state that a chain of entries leads to; equal chains give equal states.
@@ -178,6 +207,11 @@ pub struct Roster {
     /// Every key ever seen, of every kind, without its sign bit (REQ-014).
     pub(super) keys: BTreeSet<PublicKey>,
     pub(super) orders: Vec<Order>,
+    /// The policy in force; `None` before Genesis.
+    pub(super) policy: Option<OrgPolicy>,
+    /// By generation; the newest is in force.
+    pub(super) directory: Vec<DirectoryGeneration>,
+    pub(super) closed_groups: BTreeMap<GroupId, RosterSeq>,
 }
 
 impl Roster {
@@ -194,6 +228,9 @@ impl Roster {
             invitations: BTreeMap::new(),
             keys: BTreeSet::new(),
             orders: Vec::new(),
+            policy: None,
+            directory: Vec::new(),
+            closed_groups: BTreeMap::new(),
         }
     }
 
@@ -226,6 +263,9 @@ impl Roster {
             devices,
             invitations,
             keys,
+            policy,
+            rotation,
+            closed_groups,
         } = changes;
         self.genesis = self.genesis.take().or(genesis);
         for (id, device) in &devices {
@@ -235,6 +275,10 @@ impl Roster {
         self.devices.extend(devices);
         self.invitations.extend(invitations);
         self.keys.extend(keys);
+        self.policy = policy.or(self.policy.take());
+        self.directory.extend(rotation);
+        let closed = closed_groups.into_iter().map(|group| (group, applied.seq));
+        self.closed_groups.extend(closed);
         self.hashes.push(applied.hash);
         self.orders.extend(applied.order.clone());
         Ok(applied)
@@ -281,28 +325,68 @@ impl Roster {
         self.orders.get(index)
     }
 
-    /// The root key; `None` before Genesis, as for the three below.
+    /// The root key; `None` before Genesis, as for the four below.
     #[must_use]
     pub fn root_key(&self) -> Option<PublicKey> {
         self.genesis.as_ref().map(|g| g.root_key)
     }
 
+    /// The policy in force (REQ-100).
+    #[must_use]
+    pub fn policy(&self) -> Option<&OrgPolicy> {
+        self.policy.as_ref()
+    }
+
     /// The key by which the relay states what its logs hold.
     #[must_use]
     pub fn statement_key(&self) -> Option<PublicKey> {
-        self.genesis.as_ref().map(|g| g.statement_key)
+        self.policy.as_ref().map(|p| p.statement_key)
     }
 
     /// The MLS ciphersuite of new groups.
     #[must_use]
     pub fn suite(&self) -> Option<u16> {
-        self.genesis.as_ref().map(|g| g.suite)
+        self.policy.as_ref().map(|p| p.suite)
     }
 
-    /// Hash of the directory key.
+    /// Hash of the directory key in force.
     #[must_use]
     pub fn directory_commitment(&self) -> Option<Hash> {
-        self.genesis.as_ref().map(|g| g.directory_commitment)
+        self.directory.last().map(|d| d.commitment)
+    }
+
+    /// Every directory key that the organisation has had, oldest first (REQ-101).
+    #[must_use]
+    pub fn directory(&self) -> &[DirectoryGeneration] {
+        &self.directory
+    }
+
+    /// The directory key that entry `generation` named.
+    #[must_use]
+    pub fn directory_of(&self, generation: RosterSeq) -> Option<&DirectoryGeneration> {
+        let place = self
+            .directory
+            .binary_search_by_key(&generation, |d| d.since);
+        self.directory.get(place.ok()?)
+    }
+
+    /// The entry that named the directory key in force; 0 before Genesis.
+    #[must_use]
+    pub fn directory_generation(&self) -> RosterSeq {
+        self.directory.last().map_or(RosterSeq(0), |d| d.since)
+    }
+
+    /// Whether an order is newer than the directory key: whom it named may still know the key (REQ-101).
+    #[must_use]
+    pub fn directory_is_stale(&self) -> bool {
+        let since = self.directory.last().map(|d| d.since);
+        since.is_some_and(|since| since < self.fence())
+    }
+
+    /// The entry that closed a group (REQ-102).
+    #[must_use]
+    pub fn closed_at(&self, group: GroupId) -> Option<RosterSeq> {
+        self.closed_groups.get(&group).copied()
     }
 
     /// A user, present or past.
@@ -397,5 +481,22 @@ impl Roster {
                 InvitationStatus::Used { device, .. } => Some(device),
                 _ => None,
             })
+    }
+
+    /// The devices that `device` let in, and those that these let in, and so on, burned ones included; without
+    /// `device` itself.
+    #[must_use]
+    pub fn enrolled_transitively(&self, device: DeviceId) -> Vec<DeviceId> {
+        let mut found = vec![device];
+        let mut next = 0;
+        while let Some(&issuer) = found.get(next) {
+            next += 1;
+            for enrolled in self.enrolled_by_device(issuer) {
+                if !found.contains(&enrolled) {
+                    found.push(enrolled);
+                }
+            }
+        }
+        found.split_off(1)
     }
 }

@@ -1,6 +1,8 @@
 //! A small organisation to test on, and the life of a chain.
 
 mod authority;
+mod checkpoints;
+mod governance;
 mod refusals;
 mod rules;
 
@@ -61,6 +63,26 @@ struct World {
 
 fn profile(bytes: usize) -> SealedProfile {
     SealedProfile(vec![7; bytes].into())
+}
+
+/// The policy of Genesis, as an owner would set it again.
+fn policy() -> OrgPolicy {
+    OrgPolicy {
+        version: 1,
+        suite: 0x004f,
+        pin_required: crate::wire::Flag::No,
+        staleness: Staleness::Warn,
+        staleness_limit_ms: 24 * HOUR_MS,
+        statement_key: key_of(2).public(),
+    }
+}
+
+/// A new directory key that nobody has.
+fn rotation(n: u8) -> Op {
+    Op::RotateDirectoryKey(RotateDirectoryKey {
+        commitment: Hash([n; 32]),
+        predecessor: vec![n; crate::identity::WRAPPED_KEY_BYTES].into(),
+    })
 }
 
 fn key_of(number: u64) -> SigningKey {

@@ -22,6 +22,8 @@ pub const MAX_ROSTER_PAGE: usize = 256;
 pub const MAX_PAGE_BYTES: usize = 1024 * 1024;
 /// Records that a subscriber may ask to be pushed before it grants more.
 pub const MAX_CREDIT: u32 = 1_024;
+/// Devices that may ask one group at a time to be let in anew.
+pub const MAX_RESYNCS: usize = 64;
 /// Welcomes in one answer.
 pub const MAX_INBOX_PAGE: usize = 16;
 /// Slots in one request or answer.
@@ -36,3 +38,19 @@ pub const REMOVAL_LEASE_MS: u64 = 2_000;
 pub const KEY_PACKAGE_LIFETIME_MS: u64 = 84 * 24 * 3_600 * 1_000;
 /// Lifetime that must be left when a KeyPackage is added, ms: 56 days.
 pub const KEY_PACKAGE_MIN_LEFT_MS: u64 = 56 * 24 * 3_600 * 1_000;
+/// Roster entries that an owner or admin may append at once; orders are not counted (REQ-107).
+pub const ADMIN_APPEND_BURST: u32 = 600;
+/// The time in which an owner or admin earns one more, ms.
+pub const ADMIN_APPEND_EVERY_MS: u64 = 1_000;
+/// Roster entries that anybody else may append at once (REQ-107).
+pub const APPEND_BURST: u32 = 20;
+/// The time in which anybody else earns one more, ms.
+pub const APPEND_EVERY_MS: u64 = 60_000;
+/// Roster entries that a connection of a peer who is not admitted may try (REQ-107).
+pub const UNADMITTED_APPENDS: u32 = 16;
+/// How often owners' and admins' devices state the newest roster entry, ms (REQ-105).
+pub const CHECKPOINT_EVERY_MS: u64 = 10 * 60 * 1_000;
+/// How soon the relay takes another checkpoint of the same device, ms.
+pub const CHECKPOINT_GAP_MS: u64 = 60 * 1_000;
+/// Checkpoints in one answer.
+pub const MAX_CHECKPOINTS: usize = 64;

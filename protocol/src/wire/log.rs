@@ -2,6 +2,7 @@
 
 use tls_codec::{TlsDeserialize, TlsSerialize, TlsSize, VLByteVec};
 
+use super::restart::Restart;
 use crate::identity::{
     DeviceId, Epoch, GroupId, Hash, KeyError, LogSeq, PublicKey, RosterSeq, Signature, SigningKey,
     encode, hash, sha256,
@@ -29,6 +30,9 @@ pub enum RecordBody {
     /// A device's statement about this group after an order.
     #[tls_codec(discriminant = 4)]
     Attestation(Attestation),
+    /// Ends the log; the conversation goes on in another group.
+    #[tls_codec(discriminant = 5)]
+    Restart(Restart),
 }
 
 impl RecordBody {
@@ -36,6 +40,12 @@ impl RecordBody {
     #[must_use]
     pub fn record_id(&self) -> Hash {
         sha256(&encode(self))
+    }
+
+    /// Whether these bytes claim to be a Restart; nothing else of them is looked at.
+    #[must_use]
+    pub fn is_restart(payload: &[u8]) -> bool {
+        payload.first() == Some(&5)
     }
 }
 

@@ -8,8 +8,9 @@ mod close;
 mod frame;
 pub mod limits;
 pub mod log;
+pub mod restart;
 
-pub use crate::roster::Head as RosterHead;
+pub use crate::roster::{Checkpoint, Head as RosterHead};
 pub use close::CloseCode;
 pub use frame::{FRAME_HEADER_BYTES, FrameError, decode_frame_length, encode_frame};
 pub use log::{AccessProof, ConnectionBinding, LogRecord, Purpose, RecordBody};
@@ -90,6 +91,8 @@ pub enum Request {
     AppendRoster {
         /// The signed entry.
         entry: VLByteVec,
+        /// With a new directory key: that key for the other devices, stored in the same transaction (REQ-101).
+        slots: Vec<Slot>,
     },
     /// Leaves slots of the directory key for other devices.
     #[tls_codec(discriminant = 0x0104)]
@@ -100,6 +103,18 @@ pub enum Request {
     /// The slots for this device.
     #[tls_codec(discriminant = 0x0105)]
     FetchSlots,
+    /// The devices that nobody has left a slot of the newest directory key for (REQ-101).
+    #[tls_codec(discriminant = 0x0106)]
+    FetchSlotless,
+    /// States what this owner's or admin's device holds for the newest entry (REQ-105).
+    #[tls_codec(discriminant = 0x0107)]
+    PutCheckpoint {
+        /// The statement.
+        checkpoint: Checkpoint,
+    },
+    /// The newest checkpoint of each signer (REQ-105).
+    #[tls_codec(discriminant = 0x0108)]
+    FetchCheckpoints,
 
     /// Stocks KeyPackages for others to claim.
     #[tls_codec(discriminant = 0x0201)]
@@ -146,6 +161,15 @@ pub enum Request {
         credit: u32,
         /// Proof for [`Purpose::Read`].
         proof: AccessProof,
+    },
+
+    /// Asks the members of a group to let this device in anew (REQ-156); replaces its earlier question.
+    #[tls_codec(discriminant = 0x0304)]
+    AskResync {
+        /// The group.
+        group: GroupId,
+        /// A KeyPackage whose leaf says that it is for this.
+        key_package: VLByteVec,
     },
 
     /// Welcomes for this device after `after`.
@@ -265,6 +289,18 @@ pub enum Response {
         /// The slots.
         slots: Vec<Slot>,
     },
+    /// To `FetchSlotless`, as many as a `PutSlots` can serve.
+    #[tls_codec(discriminant = 0x0106)]
+    Slotless {
+        /// Admitted devices.
+        devices: Vec<DeviceId>,
+    },
+    /// To `FetchCheckpoints`.
+    #[tls_codec(discriminant = 0x0108)]
+    Checkpoints {
+        /// One per signer, the newest first.
+        checkpoints: Vec<Checkpoint>,
+    },
     /// To `ClaimKeyPackages`: one per device that had any, in the order asked.
     #[tls_codec(discriminant = 0x0202)]
     KeyPackages {
@@ -286,8 +322,10 @@ pub enum Response {
         head_seq: LogSeq,
         /// The newest epoch.
         head_epoch: Epoch,
-        /// The newest record that this epoch's key opens.
+        /// The newest record that this epoch's key opens, a Restart aside.
         last_readable: LogSeq,
+        /// The newest epoch that somebody other than its committer has proven; a hint (REQ-154).
+        confirmed_epoch: Epoch,
     },
     /// To `FetchInbox`.
     #[tls_codec(discriminant = 0x0401)]
@@ -365,6 +403,12 @@ pub enum Push {
     /// A slot for this device was left.
     #[tls_codec(discriminant = 0x0105)]
     SlotsWaiting,
+    /// Somebody has stated the newest entry.
+    #[tls_codec(discriminant = 0x0107)]
+    Checkpoint {
+        /// The statement.
+        checkpoint: Checkpoint,
+    },
     /// Few one-time KeyPackages are left.
     #[tls_codec(discriminant = 0x0201)]
     KeyPackagesLow {
@@ -378,6 +422,16 @@ pub enum Push {
         group: GroupId,
         /// In order, without a gap.
         records: Vec<LogRecord>,
+    },
+    /// A device asks the members to let it in anew.
+    #[tls_codec(discriminant = 0x0304)]
+    ResyncAsked {
+        /// The group.
+        group: GroupId,
+        /// Who asks.
+        device: DeviceId,
+        /// The KeyPackage that it gave.
+        key_package: VLByteVec,
     },
     /// A Welcome is waiting.
     #[tls_codec(discriminant = 0x0401)]
@@ -446,6 +500,13 @@ pub enum Refusal {
     #[error("FORBIDDEN: this role may not do that")]
     #[tls_codec(discriminant = 0x0107)]
     Forbidden,
+    /// Too many roster entries by this user (REQ-107).
+    #[error("RATE_LIMITED: too many changes; try again in {} s", retry_after_ms.div_ceil(1_000))]
+    #[tls_codec(discriminant = 0x0108)]
+    RateLimited {
+        /// How long to wait, ms.
+        retry_after_ms: u64,
+    },
 
     /// No such group, or not in this organisation.
     #[error("UNKNOWN_GROUP: no such group")]
@@ -481,6 +542,17 @@ pub enum Refusal {
     #[error("ROSTER_FORK: the message names a roster that is not the relay's")]
     #[tls_codec(discriminant = 0x0306)]
     RosterFork,
+    /// The roster has closed the group (REQ-102).
+    #[error("GROUP_CLOSED: an administrator has closed the group")]
+    #[tls_codec(discriminant = 0x0307)]
+    GroupClosed,
+    /// The log has ended with a Restart.
+    #[error("GROUP_RESTARTED: the conversation goes on in another group")]
+    #[tls_codec(discriminant = 0x0308)]
+    GroupRestarted {
+        /// Where the Restart is in the log.
+        seq: LogSeq,
+    },
     /// The order is unknown.
     #[error("UNKNOWN_ORDER: there is no order at that roster entry")]
     #[tls_codec(discriminant = 0x0501)]

@@ -11,6 +11,7 @@ use mortise_protocol::wire::log::{
     AccessProof, Attestation, CommitEntry, ConnectionBinding, Purpose, RecordBody, Verdict,
     entry_hash,
 };
+use mortise_protocol::wire::restart::Restart;
 use mortise_protocol::wire::{Refusal, Submission, WelcomeFor, limits};
 
 use super::layout::{AppendedRecord, EpochRecord};
@@ -33,6 +34,19 @@ pub struct LogHead {
     pub seq: LogSeq,
     /// The newest epoch.
     pub epoch: Epoch,
+    /// The newest epoch that is confirmed (REQ-151).
+    pub confirmed: Epoch,
+    /// Whether it has ended: the newest Restart, and whether one of them is this device's.
+    pub end: Option<LogEnd>,
+}
+
+/// A log that a Restart has ended.
+#[derive(Clone, Copy, Debug)]
+pub struct LogEnd {
+    /// The first Restart.
+    pub seq: LogSeq,
+    /// Whether the device that submits has appended one.
+    pub by_appender: bool,
 }
 
 /// What the rule asks of the relay's roster, as it is in this transaction.
@@ -61,6 +75,8 @@ pub struct Facts<'a> {
     pub epoch: Option<EpochRecord>,
     /// The roster.
     pub roster: RosterFacts<'a>,
+    /// Whether the roster has closed the group (REQ-102).
+    pub closed: bool,
 }
 
 /// A submission that is in the log: before, or as soon as the caller has written it.
@@ -89,10 +105,12 @@ pub enum Effect {
         /// What is stated.
         verdict: Verdict,
     },
+    /// It ends the log (REQ-150).
+    Restart,
 }
 
 /// Decides one submission, in exactly this order (REQ-055): the device is admitted; not a duplicate; the
-/// group exists; access is proven; the epoch is the head's; the record is well-formed; its roster is neither behind nor
+/// group exists; access is proven; the group is not closed; the epoch is the head's; the record is well-formed; its roster is neither behind nor
 /// another one; its own signatures hold. That a commit is the first for its epoch follows: an accepted one moves the
 /// head. Each refusal carries what the device needs to recover (REQ-047).
 ///
@@ -105,12 +123,10 @@ pub fn decide(submission: &Submission, facts: &Facts<'_>) -> Result<Accepted, Re
     }
     let head = facts.head.ok_or(Refusal::UnknownGroup)?;
     let epoch = prove_access(submission, facts.epoch, &appender.binding)?;
-    if submission.epoch != head.epoch {
-        return Err(Refusal::WrongEpoch {
-            head_epoch: head.epoch,
-            head_seq: head.seq,
-        });
+    if facts.closed {
+        return Err(Refusal::GroupClosed);
     }
+    check_epoch(submission, &head)?;
     let claim = Claim::read(submission)?;
     check_roster(&claim, &epoch, &facts.roster)?;
     let appended = AppendedRecord {
@@ -120,6 +136,7 @@ pub fn decide(submission: &Submission, facts: &Facts<'_>) -> Result<Accepted, Re
     let effect = claim.check_signatures(submission, &appender, &epoch, &facts.roster)?;
     let effect = match effect {
         Signed::Message => Effect::Message,
+        Signed::Restart => Effect::Restart,
         Signed::Attestation { order, verdict } => Effect::Attestation { order, verdict },
         Signed::Commit { next_access_key } => Effect::Commit {
             next: EpochRecord {
@@ -135,6 +152,24 @@ pub fn decide(submission: &Submission, facts: &Facts<'_>) -> Result<Accepted, Re
         },
     };
     Ok(Accepted::Now(appended, effect))
+}
+
+/// A record is of the head's epoch. A Restart may name an earlier parent, as long as no later epoch is confirmed; after
+/// the first one nothing comes but others, one per device: whose counts is for the members to say (REQ-150, REQ-151).
+fn check_epoch(submission: &Submission, head: &LogHead) -> Result<(), Refusal> {
+    let is_head = submission.epoch == head.epoch;
+    let is_restart = RecordBody::is_restart(submission.payload.as_slice());
+    let is_open = is_head || is_restart && submission.epoch >= head.confirmed;
+    match head.end {
+        Some(end) if end.by_appender || !is_restart => {
+            Err(Refusal::GroupRestarted { seq: end.seq })
+        }
+        _ if !is_open => Err(Refusal::WrongEpoch {
+            head_epoch: head.epoch,
+            head_seq: head.seq,
+        }),
+        _ => Ok(()),
+    }
 }
 
 /// The key of the epoch that the submission names, proven on this connection (REQ-052).
@@ -206,6 +241,7 @@ enum Signed {
     Message,
     Commit { next_access_key: PublicKey },
     Attestation { order: RosterSeq, verdict: Verdict },
+    Restart,
 }
 
 impl Claim {
@@ -231,6 +267,13 @@ impl Claim {
                 }
                 (statement.roster_seq, statement.roster_hash)
             }
+            RecordBody::Restart(Restart { statement, .. }) => {
+                if (statement.group, statement.parent_epoch) != (submission.group, submission.epoch)
+                {
+                    return Err(Refusal::Malformed);
+                }
+                (statement.roster_seq, statement.roster_hash)
+            }
         };
         Ok(Self {
             s,
@@ -251,6 +294,7 @@ impl Claim {
             RecordBody::Attestation(attestation) => {
                 check_attestation(attestation, appender, epoch, roster)
             }
+            RecordBody::Restart(restart) => check_restart(restart, appender, epoch),
             RecordBody::Create { .. } | RecordBody::Message(_) => Ok(Signed::Message),
         }
     }
@@ -312,6 +356,22 @@ fn check_attestation(
         order: statement.order_seq,
         verdict: statement.verdict,
     })
+}
+
+/// The restarter is who submits, and names the parent epoch's opening entry (REQ-150).
+fn check_restart(
+    restart: &Restart,
+    appender: &Appender,
+    epoch: &EpochRecord,
+) -> Result<Signed, Refusal> {
+    let statement = &restart.statement;
+    if statement.device != appender.device
+        || statement.parent_entry_hash != epoch.entry_hash
+        || restart.verify(&appender.mls_signature_key).is_err()
+    {
+        return Err(Refusal::Malformed);
+    }
+    Ok(Signed::Restart)
 }
 
 /// Welcomes come with a commit, each for somebody, within the limits (REQ-053).

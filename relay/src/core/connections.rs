@@ -22,6 +22,8 @@ pub(super) struct Subscription {
     /// The record that it waits for; once missed, the device pulls from its cursor.
     pub(super) next_seq: LogSeq,
     pub(super) credit: u32,
+    /// The epoch is closed and read; only a Restart that names it as its parent is still to come (REQ-150).
+    pub(super) awaits_restart: bool,
 }
 
 const FIRST: ConnId = ConnId(0);

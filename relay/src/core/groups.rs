@@ -11,6 +11,7 @@ use super::layout::{
     self, AppendedRecord, AttestationKey, AttestedRecord, EPOCHS, EpochRecord, GROUPS, GroupRecord,
     LOG, ORG_GROUPS, OrgGroupRecord, RECORD_IDS, of_group, of_org_group, of_record,
 };
+use super::restarts::Place;
 use super::turn::{Answer, Caller, Failure, Turn};
 
 impl Turn<'_> {
@@ -34,6 +35,9 @@ impl Turn<'_> {
                 None => Err(Refusal::GroupExists.into()),
             };
         }
+        if self.roster(caller.org)?.closed_at(group).is_some() {
+            return Err(Refusal::GroupClosed.into());
+        }
         let first = AppendedRecord {
             seq: LogSeq(1),
             fence,
@@ -54,7 +58,14 @@ impl Turn<'_> {
             of_org_group(caller.org, group),
             &created,
         );
-        self.write_record(caller, group, Epoch(0), Epoch(0), first, payload);
+        let record = GroupRecord {
+            org: caller.org,
+            head_seq: first.seq,
+            head_epoch: Epoch(0),
+            confirmed: Epoch(0),
+            restarted: false.into(),
+        };
+        self.write_record(caller, group, Epoch(0), record, first, payload);
         Ok(appended(first))
     }
 
@@ -65,11 +76,19 @@ impl Turn<'_> {
             Accepted::Before(place) => return Ok(appended(place)),
             Accepted::Now(place, effect) => (place, effect),
         };
-        let next_epoch = match effect {
+        let mut head = head.ok_or(Refusal::UnknownGroup)?;
+        self.confirm(caller, submission.group, submission.epoch, &mut head)?;
+        head.head_seq = place.seq;
+        match effect {
             Effect::Commit { next } => {
                 let number = submission.epoch.next();
                 layout::save(self.tx, EPOCHS, of_group(submission.group, number.0), &next);
-                number
+                self.await_confirmation(caller, submission);
+                head.head_epoch = number;
+            }
+            Effect::Restart => {
+                self.write_restart(caller, submission, place.seq);
+                head.restarted = true.into();
             }
             Effect::Attestation { order, verdict } => {
                 let key = AttestationKey {
@@ -78,10 +97,9 @@ impl Turn<'_> {
                     verdict,
                 };
                 self.note_attestation(key.of(caller.org, order))?;
-                submission.epoch
             }
-            Effect::Message => submission.epoch,
-        };
+            Effect::Message => {}
+        }
         let Submission {
             group,
             epoch,
@@ -89,10 +107,16 @@ impl Turn<'_> {
             welcomes,
             ..
         } = submission;
-        let record = self.write_record(caller, *group, *epoch, next_epoch, place, payload);
+        let record = self.write_record(caller, *group, *epoch, head, place, payload);
         self.deliver_welcomes(caller, *group, place.seq, welcomes)?;
-        self.push_live(*group, &record, next_epoch != *epoch);
-        Ok(appended(place))
+        let answer = appended(place);
+        let place = match effect {
+            Effect::Commit { .. } => Place::ClosesEpoch,
+            Effect::Restart => Place::EndsLog,
+            Effect::Message | Effect::Attestation { .. } => Place::InEpoch,
+        };
+        self.push_live(*group, &record, place);
+        Ok(answer)
     }
 
     fn decide(
@@ -116,11 +140,17 @@ impl Turn<'_> {
                 binding: caller.binding,
             }),
             duplicate,
-            head: head.map(|g| LogHead {
-                seq: g.head_seq,
-                epoch: g.head_epoch,
-            }),
+            head: match head {
+                Some(g) => Some(LogHead {
+                    seq: g.head_seq,
+                    epoch: g.head_epoch,
+                    confirmed: g.confirmed,
+                    end: self.end_of(caller, submission.group, &g)?,
+                }),
+                None => None,
+            },
             epoch: layout::load(self.tx, EPOCHS, &epoch)?,
+            closed: roster.closed_at(submission.group).is_some(),
             roster: RosterFacts {
                 fence: roster.fence(),
                 head: roster.head().seq,
@@ -147,7 +177,7 @@ impl Turn<'_> {
         caller: &Caller,
         group: GroupId,
         epoch: Epoch,
-        head_epoch: Epoch,
+        head: GroupRecord,
         place: AppendedRecord,
         payload: &VLByteVec,
     ) -> LogRecord {
@@ -157,11 +187,6 @@ impl Turn<'_> {
             fence: place.fence,
             at_ms: self.now_ms,
             payload: payload.clone(),
-        };
-        let head = GroupRecord {
-            org: caller.org,
-            head_seq: place.seq,
-            head_epoch,
         };
         let id = of_record(group, record.record_id(), caller.device);
         layout::save(self.tx, LOG, of_group(group, place.seq.0), &record);

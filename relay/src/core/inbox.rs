@@ -43,6 +43,7 @@ impl Turn<'_> {
             let key = of_welcome(&item);
             layout::save(self.tx, WELCOMES_LEFT, key, &WelcomeLeftRecord { left });
             for device in devices {
+                self.delete_resync(caller.org, device, group);
                 self.put_in_inbox(caller.org, device, &item)?;
                 self.push_to_device(caller.org, device, &Push::InboxWaiting);
             }

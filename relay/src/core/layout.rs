@@ -5,7 +5,7 @@
 //! written in full: `org` 32 bytes, `device` 16, `group` 32, `hash` 32, every number 8 unless said.
 
 use mortise_protocol::identity::{
-    DeviceId, Epoch, GroupId, Hash, LogSeq, OrgId, PublicKey, RosterSeq, decode, encode,
+    DeviceId, Epoch, GroupId, Hash, LogSeq, OrgId, PublicKey, RosterSeq, UserId, decode, encode,
 };
 use mortise_protocol::store::{Space, StoreError, Tx};
 use mortise_protocol::wire::log::Verdict;
@@ -23,6 +23,10 @@ pub const CLAIM_TOKENS: Space = Space(0x02);
 pub const ROSTER: Space = Space(0x10);
 /// `org || device || filler` -> [`SlotRecord`].
 pub const SLOTS: Space = Space(0x11);
+/// `org || device` -> nothing: nobody has left this device a slot of the newest directory key.
+pub const SLOTLESS: Space = Space(0x12);
+/// `org || device` -> the newest checkpoint of a device, and when it came.
+pub const CHECKPOINTS: Space = Space(0x13);
 /// `org || device || suite[2]` -> [`KeyQueueRecord`].
 pub const KEY_QUEUES: Space = Space(0x20);
 /// `org || device || suite[2] || n` -> a one-time KeyPackage; `n` as in [`KeyQueueRecord`].
@@ -37,6 +41,14 @@ pub const ORG_GROUPS: Space = Space(0x31);
 pub const EPOCHS: Space = Space(0x32);
 /// `group || seq` -> `LogRecord`.
 pub const LOG: Space = Space(0x33);
+/// `group || epoch` -> [`UnconfirmedRecord`]; until the epoch, or a later one, is confirmed.
+pub const UNCONFIRMED: Space = Space(0x35);
+/// `group || seq` -> [`RestartRecord`]; one per device.
+pub const RESTARTS: Space = Space(0x36);
+/// `group || device` -> the KeyPackage with which it asks to be let in anew.
+pub const RESYNCS: Space = Space(0x37);
+/// `org || device || group` -> nothing; says where [`RESYNCS`] has a row of the device.
+pub const RESYNC_GROUPS: Space = Space(0x38);
 /// `group || record id || device` -> [`AppendedRecord`]: what the device was told.
 pub const RECORD_IDS: Space = Space(0x34);
 /// `group || seq of the commit || n[4]` -> the Welcome, once for all whom it is for.
@@ -65,6 +77,8 @@ pub struct MetaRecord {
 pub struct SlotRecord {
     /// When it was left, relay's clock, ms since 1970: the oldest makes room.
     pub at_ms: u64,
+    /// The roster entry that named the directory key in it.
+    pub generation: RosterSeq,
     /// HPKE's encapsulated key.
     pub enc: VLByteVec,
     /// HPKE's ciphertext.
@@ -91,6 +105,28 @@ pub struct GroupRecord {
     pub head_seq: LogSeq,
     /// The newest epoch.
     pub head_epoch: Epoch,
+    /// The newest epoch that is confirmed (REQ-151).
+    pub confirmed: Epoch,
+    /// Whether [`RESTARTS`] has a row.
+    pub restarted: Flag,
+}
+
+/// An epoch whose key nobody but its committer, and those whom it brought, has proven yet (REQ-151).
+#[derive(Clone, Debug, PartialEq, Eq, TlsSerialize, TlsDeserialize, TlsSize)]
+pub struct UnconfirmedRecord {
+    /// The committer's user.
+    pub committer: UserId,
+    /// Devices that the commit's Welcomes named.
+    pub welcomed: Vec<DeviceId>,
+}
+
+/// A Restart in a log (REQ-150).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, TlsSerialize, TlsDeserialize, TlsSize)]
+pub struct RestartRecord {
+    /// Its parent epoch.
+    pub parent: Epoch,
+    /// Who appended it.
+    pub device: DeviceId,
 }
 
 /// A group of an organisation.
@@ -172,6 +208,14 @@ pub(super) fn of_group(group: GroupId, n: u64) -> Vec<u8> {
 
 pub(super) fn of_org_group(org: OrgId, group: GroupId) -> Vec<u8> {
     [&org.0[..], &group.0].concat()
+}
+
+pub(super) fn of_resync(group: GroupId, device: DeviceId) -> Vec<u8> {
+    [&group.0[..], &device.0].concat()
+}
+
+pub(super) fn of_resync_group(org: OrgId, device: DeviceId, group: GroupId) -> Vec<u8> {
+    [&of_device(org, device)[..], &group.0].concat()
 }
 
 pub(super) fn of_record(group: GroupId, record: Hash, device: DeviceId) -> Vec<u8> {

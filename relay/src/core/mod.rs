@@ -8,6 +8,7 @@
 //! [`Output`]s), [`Core::add_claim_token`]. Getters: [`Core::status`], [`Core::is_stopped`].
 
 pub mod append;
+mod checkpoints;
 mod connections;
 mod groups;
 mod inbox;
@@ -17,6 +18,9 @@ pub mod layout;
 mod orders;
 mod organisations;
 mod outbox;
+mod rate;
+mod restarts;
+mod resyncs;
 mod rosters;
 mod slots;
 mod status;
@@ -32,6 +36,7 @@ use mortise_protocol::wire::{ClientToRelay, ConnectionBinding, Refusal, RelayToC
 
 use self::connections::Connections;
 use self::layout::{CLAIM_TOKENS, META, META_KEY, MetaRecord};
+use self::rate::Rates;
 use self::rosters::Rosters;
 use self::turn::Turn;
 
@@ -176,6 +181,7 @@ pub struct Core {
     config: CoreConfig,
     rosters: Rosters,
     connections: Connections,
+    rates: Rates,
     meta_stored: bool,
     stopped: bool,
 }
@@ -205,6 +211,7 @@ impl Core {
             config,
             rosters,
             connections: Connections::default(),
+            rates: Rates::default(),
             meta_stored: meta.is_some(),
             stopped: false,
         })
@@ -221,6 +228,7 @@ impl Core {
         match self.run(store, now_ms, &inputs) {
             Ok(outputs) => {
                 self.connections.keep();
+                self.rates.keep();
                 self.rosters.keep();
                 outputs
             }
@@ -239,10 +247,11 @@ impl Core {
             &self.config,
             &mut self.rosters,
             &mut self.connections,
+            &mut self.rates,
             &tx,
             now_ms,
         );
-        for input in inputs {
+        for input in turn.sequence(inputs) {
             turn.handle(input)?;
         }
         let outputs = turn.into_outputs();
@@ -264,6 +273,7 @@ impl Core {
     /// After a failed commit: as if the batch had never been, but for who is connected.
     fn recover(&mut self, store: &dyn Store, error: &StoreError, inputs: &[Input]) -> Vec<Output> {
         self.connections.revert();
+        self.rates.revert();
         let reverted = self.rosters.revert(&Tx::new(store));
         // A full disk says so before it writes; after anything else nobody knows what was written.
         self.stopped = !matches!(error, StoreError::Full) || reverted.is_err();

@@ -26,6 +26,8 @@ impl Turn<'_> {
             self.delete_key_packages(org, device)?;
             self.delete_inbox(org, device)?;
             self.delete_slots(org, device)?;
+            self.delete_checkpoint(org, device);
+            self.delete_resyncs(org, device)?;
             let key = self
                 .rosters
                 .at(org)
@@ -80,7 +82,9 @@ impl Turn<'_> {
         let mut positions: BTreeMap<ConnId, Vec<OrderPosition>> = BTreeMap::new();
         for group in groups {
             let head: GroupRecord = layout::load_existing(self.tx, GROUPS, &group.0)?;
-            let subscribers = self.connections.subscribers(group);
+            let mut subscribers = self.connections.subscribers(group);
+            // Who was removed with the epoch it has read learns nothing of what came after.
+            subscribers.retain(|(_, subscription)| !subscription.awaits_restart);
             let leased = lease(group, order, head.head_epoch, &subscribers);
             for (conn, _) in subscribers {
                 positions.entry(conn).or_default().push(OrderPosition {
@@ -111,7 +115,9 @@ impl Turn<'_> {
             let group = GroupId(layout::key_tail(&key)?);
             let created: OrgGroupRecord = layout::read(&row)?;
             // A later group was created under the order's fence: clean by construction.
-            if created.created_fence < order {
+            let record: GroupRecord = layout::load_existing(self.tx, GROUPS, &group.0)?;
+            // Nor is anything ever sent again in a group whose log has ended.
+            if created.created_fence < order && !bool::from(record.restarted) {
                 groups.push(attested.remove(&group).unwrap_or_else(|| sealed(group)));
             }
         }

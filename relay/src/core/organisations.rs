@@ -1,15 +1,16 @@
 //! Organisations and their rosters: founding, greeting, fetching and appending entries.
 
-use mortise_protocol::identity::{OrgId, RosterSeq, sha256};
+use mortise_protocol::identity::{OrgId, RosterSeq, Slot, sha256};
 use mortise_protocol::roster::{
-    EntrySigner, InvitationStatus, Roster, RosterError, SignedEntry, check_issue_time,
+    EntrySigner, InvitationStatus, Op, Role, Roster, RosterError, SignedEntry, check_issue_time,
 };
-use mortise_protocol::wire::{Refusal, Response, limits};
+use mortise_protocol::wire::{Refusal, Request, Response, limits};
 use tls_codec::VLByteVec;
 
 use super::layout::{self, CLAIM_TOKENS, ROSTER, of_org};
-use super::turn::{Answer, Turn};
-use super::{ConnId, StreamId};
+use super::slots::check_slots;
+use super::turn::{Answer, Caller, Turn};
+use super::{ConnId, Input, StreamId};
 
 impl Turn<'_> {
     /// Notes the organisation and the stream for pushes, and says where things stand.
@@ -94,24 +95,127 @@ impl Turn<'_> {
     }
 
     /// Appends an entry; the roster's own rules are the compare-and-swap (REQ-015).
-    pub(super) fn append_roster(&mut self, conn: ConnId, org: OrgId, bytes: &[u8]) -> Answer {
+    pub(super) fn append_roster(
+        &mut self,
+        conn: ConnId,
+        org: OrgId,
+        bytes: &[u8],
+        slots: &[Slot],
+    ) -> Answer {
         let entry = SignedEntry::parse(bytes).map_err(|e| self.refuse_entry(&e))?;
-        let invited = matches!(entry.tbs().signer, EntrySigner::Invitation(_));
-        if self.caller(conn).is_none() && !invited {
+        let caller = self.caller(conn);
+        // An invitation and the root key speak for themselves: whoever holds one is not admitted yet.
+        if caller.is_none() && matches!(entry.tbs().signer, EntrySigner::Device(_)) {
             return Err(Refusal::NotAdmitted.into());
         }
         if holds(self.roster(org)?, &entry) {
             return Ok(appended(&entry));
         }
         self.check_clock(&entry)?;
+        self.check_policy(&entry)?;
+        check_new_key(caller.as_ref(), &entry, slots)?;
+        self.require_leave(conn, caller.as_ref(), &entry)?;
         let applied = self.rosters.apply(org, bytes);
+        if !matches!(applied, Err(RosterError::Conflict { .. })) {
+            self.count_append(conn, caller.as_ref(), &entry, applied.is_ok());
+        }
         let applied = applied.map_err(|e| self.refuse_entry(&e))?;
         layout::save_bytes(self.tx, ROSTER, entry_key(&entry), bytes);
         if let Some(order) = &applied.order {
             self.execute(org, order)?;
         }
+        self.note_slotless(org, entry.tbs().signer, &applied);
+        self.store_slots(org, slots)?;
         self.announce(org, bytes, applied.order.as_ref())?;
         Ok(appended(&entry))
+    }
+
+    /// Whether this peer may append now; orders of owners and admins are never made to wait (REQ-107).
+    fn require_leave(
+        &self,
+        conn: ConnId,
+        caller: Option<&Caller>,
+        entry: &SignedEntry,
+    ) -> Result<(), Refusal> {
+        let Some(caller) = caller else {
+            let retry_after_ms = limits::UNADMITTED_TIMEOUT_MS;
+            let may = self.rates.may_try(conn);
+            return may
+                .then_some(())
+                .ok_or(Refusal::RateLimited { retry_after_ms });
+        };
+        let Some(role) = self.roster(caller.org)?.role(caller.user) else {
+            return Err(Refusal::NotAdmitted);
+        };
+        if goes_first(role, entry) {
+            return Ok(());
+        }
+        match self
+            .rates
+            .wait_ms(caller.org, caller.user, role, self.now_ms)
+        {
+            0 => Ok(()),
+            retry_after_ms => Err(Refusal::RateLimited { retry_after_ms }),
+        }
+    }
+
+    /// Counts what was tried on the head; who only lost a race is not charged for it.
+    fn count_append(
+        &mut self,
+        conn: ConnId,
+        caller: Option<&Caller>,
+        entry: &SignedEntry,
+        taken: bool,
+    ) {
+        let Some(caller) = caller else {
+            if taken {
+                self.rates.forget(conn);
+            } else {
+                self.rates.count_try(conn);
+            }
+            return;
+        };
+        // The role before an entry that may have taken it is gone; who has none is no risk any more.
+        let role = self
+            .rosters
+            .at(caller.org)
+            .and_then(|roster| roster.role(caller.user));
+        if let Some(role) = role
+            && !goes_first(role, entry)
+        {
+            let now_ms = self.now_ms;
+            self.rates.take(caller.org, caller.user, role, now_ms);
+        }
+    }
+
+    /// Whether a frame that came first on its connection is an order of an owner or admin (REQ-107).
+    pub(super) fn is_urgent(&self, input: &Input) -> bool {
+        let Input::Frame { conn, frame, .. } = input else {
+            return false;
+        };
+        let Request::AppendRoster { entry, .. } = &frame.request else {
+            return false;
+        };
+        let role = self.caller(*conn).and_then(|caller| {
+            let roster = self.rosters.at(caller.org)?;
+            roster.role(caller.user)
+        });
+        let entry = SignedEntry::parse(entry.as_slice());
+        role.is_some_and(|role| entry.is_ok_and(|entry| goes_first(role, &entry)))
+    }
+
+    /// A policy that names another relay's key would leave this one unable to serve the organisation (REQ-100).
+    fn check_policy(&self, entry: &SignedEntry) -> Result<(), Refusal> {
+        let key = self.config.statement_key;
+        let foreign = entry
+            .tbs()
+            .ops
+            .iter()
+            .any(|op| matches!(op, Op::SetPolicy(policy) if policy.statement_key != key));
+        if foreign {
+            return Err(self.refuse_entry(&RosterError::ForeignStatementKey));
+        }
+        Ok(())
     }
 
     fn check_clock(&self, entry: &SignedEntry) -> Result<(), Refusal> {
@@ -120,7 +224,7 @@ impl Turn<'_> {
             .map_err(|error| self.refuse_entry(&error))
     }
 
-    fn refuse_entry(&self, error: &RosterError) -> Refusal {
+    pub(super) fn refuse_entry(&self, error: &RosterError) -> Refusal {
         match error {
             RosterError::Conflict { head } => Refusal::RosterConflict { head: *head },
             RosterError::IssueTime { .. } => Refusal::Clock {
@@ -129,6 +233,33 @@ impl Turn<'_> {
             other => Refusal::RosterRule { code: other.code() },
         }
     }
+}
+
+/// Whether an entry is an order by somebody whose orders nothing may keep waiting.
+fn goes_first(role: Role, entry: &SignedEntry) -> bool {
+    matches!(role, Role::Owner | Role::Admin) && entry.tbs().ops.iter().any(Op::is_order)
+}
+
+/// Slots come with a new directory key, from who has made it (REQ-101).
+fn check_new_key(
+    caller: Option<&Caller>,
+    entry: &SignedEntry,
+    slots: &[Slot],
+) -> Result<(), Refusal> {
+    if slots.is_empty() {
+        return Ok(());
+    }
+    let tbs = entry.tbs();
+    let rotates = tbs
+        .ops
+        .iter()
+        .any(|op| matches!(op, Op::RotateDirectoryKey(_)));
+    let maker = caller.filter(|c| rotates && tbs.signer == EntrySigner::Device(c.device));
+    let maker = maker.ok_or(Refusal::Malformed)?;
+    if slots.iter().any(|slot| slot.generation != tbs.seq) {
+        return Err(Refusal::Malformed);
+    }
+    check_slots(maker.device, slots)
 }
 
 /// Whether these very bytes are the entry at their place already.

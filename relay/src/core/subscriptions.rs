@@ -8,7 +8,8 @@ use mortise_protocol::wire::{LogRecord, Refusal, Response, limits};
 use super::ConnId;
 use super::append::access_proven;
 use super::connections::Subscription;
-use super::layout::{self, EPOCHS, EpochRecord, of_group};
+use super::layout::{self, EPOCHS, EpochRecord, GROUPS, of_group};
+use super::restarts::Place;
 use super::turn::{Answer, Caller, Turn};
 
 impl Turn<'_> {
@@ -22,12 +23,15 @@ impl Turn<'_> {
         credit: u32,
         proof: &AccessProof,
     ) -> Answer {
-        let head = self.group_of(caller, group)?.ok_or(Refusal::UnknownGroup)?;
+        let mut head = self.group_of(caller, group)?.ok_or(Refusal::UnknownGroup)?;
         let opened: EpochRecord = layout::load(self.tx, EPOCHS, &of_group(group, epoch.0))?
             .ok_or(Refusal::AccessDenied)?;
         let binding = &caller.binding;
         if !access_proven(proof, &opened, binding, group, epoch, Purpose::Read) {
             return Err(Refusal::AccessDenied.into());
+        }
+        if self.confirm(caller, group, epoch, &mut head)? {
+            layout::save(self.tx, GROUPS, group.0, &head);
         }
         let closing: Option<EpochRecord> =
             layout::load(self.tx, EPOCHS, &of_group(group, epoch.next().0))?;
@@ -36,21 +40,30 @@ impl Turn<'_> {
             epoch,
             next_seq: after.next().max(opened.opening_seq),
             credit: credit.min(limits::MAX_CREDIT),
+            awaits_restart: false,
         };
         self.push_backlog(caller.conn, group, &mut subscription, last_readable)?;
+        if closing.is_some() && subscription.next_seq > last_readable {
+            subscription.awaits_restart = true;
+            self.push_restarts(caller.conn, group, epoch, &head, &mut subscription)?;
+        }
         // Questions overtake each other: a late one about an older epoch must not end what a newer one began.
         let earlier = self.connections.subscription(caller.conn, group);
         let is_late = earlier.is_some_and(|earlier| earlier.epoch > epoch);
-        let is_over = closing.is_some() && subscription.next_seq > last_readable;
+        let is_over = subscription.awaits_restart && epoch < head.confirmed;
         match (is_late, is_over) {
             (true, _) => {}
             (false, true) => self.connections.unsubscribe(caller.conn, group),
             (false, false) => self.connections.subscribe(caller.conn, group, subscription),
         }
+        if epoch == head.head_epoch {
+            self.push_resyncs(caller.conn, group)?;
+        }
         Ok(Response::Subscribed {
             head_seq: head.head_seq,
             head_epoch: head.head_epoch,
             last_readable,
+            confirmed_epoch: head.confirmed,
         })
     }
 
@@ -78,19 +91,26 @@ impl Turn<'_> {
     }
 
     /// Pushes a new record to every subscriber that waits for exactly this one and has credit.
-    pub(super) fn push_live(&mut self, group: GroupId, record: &LogRecord, closes_epoch: bool) {
+    pub(super) fn push_live(&mut self, group: GroupId, record: &LogRecord, place: Place) {
         let mut to = Vec::new();
         for (conn, mut subscription) in self.connections.subscribers(group) {
             // A position is in one epoch only; that the epoch is compared too keeps a mistake above from being a leak.
-            let waits = subscription.epoch == record.epoch && subscription.next_seq == record.seq;
+            let waits = match place {
+                Place::EndsLog => {
+                    let at_parent = subscription.epoch == record.epoch;
+                    subscription.awaits_restart && at_parent
+                        || !subscription.awaits_restart && subscription.next_seq == record.seq
+                }
+                Place::InEpoch | Place::ClosesEpoch => {
+                    subscription.epoch == record.epoch && subscription.next_seq == record.seq
+                }
+            };
             if !waits || subscription.credit == 0 {
                 continue;
             }
             to.extend(self.stream_of(conn).map(|stream| (conn, stream)));
-            if closes_epoch {
-                self.connections.unsubscribe(conn, group);
-                continue;
-            }
+            // Who has read the closing commit waits for nothing more of this epoch than a Restart (REQ-150).
+            subscription.awaits_restart |= place == Place::ClosesEpoch;
             subscription.credit -= 1;
             subscription.next_seq = record.seq.next();
             self.connections.subscribe(conn, group, subscription);
@@ -98,7 +118,7 @@ impl Turn<'_> {
         self.outbox.broadcast_record(to, group, record);
     }
 
-    fn push_record(&mut self, conn: ConnId, group: GroupId, record: LogRecord) {
+    pub(super) fn push_record(&mut self, conn: ConnId, group: GroupId, record: LogRecord) {
         if let Some(stream) = self.stream_of(conn) {
             self.outbox.push_record(conn, stream, group, record);
         }

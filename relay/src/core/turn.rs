@@ -1,5 +1,7 @@
 //! One batch being decided: the state it may change, its transaction, and who may ask what.
 
+use std::collections::BTreeSet;
+
 use mortise_protocol::identity::{DeviceId, OrgId, PublicKey, UserId};
 use mortise_protocol::roster::Roster;
 use mortise_protocol::store::{StoreError, Tx};
@@ -7,6 +9,7 @@ use mortise_protocol::wire::{ClientToRelay, ConnectionBinding, Push, Refusal, Re
 
 use super::connections::Connections;
 use super::outbox::Outbox;
+use super::rate::Rates;
 use super::rosters::Rosters;
 use super::{ConnId, CoreConfig, Input, Output, StreamId};
 
@@ -50,6 +53,7 @@ pub(super) struct Turn<'a> {
     pub(super) config: &'a CoreConfig,
     pub(super) rosters: &'a mut Rosters,
     pub(super) connections: &'a mut Connections,
+    pub(super) rates: &'a mut Rates,
     pub(super) tx: &'a Tx<'a>,
     pub(super) now_ms: u64,
     pub(super) outbox: Outbox,
@@ -60,6 +64,7 @@ impl<'a> Turn<'a> {
         config: &'a CoreConfig,
         rosters: &'a mut Rosters,
         connections: &'a mut Connections,
+        rates: &'a mut Rates,
         tx: &'a Tx<'a>,
         now_ms: u64,
     ) -> Self {
@@ -67,6 +72,7 @@ impl<'a> Turn<'a> {
             config,
             rosters,
             connections,
+            rates,
             tx,
             now_ms,
             outbox: Outbox::default(),
@@ -77,6 +83,21 @@ impl<'a> Turn<'a> {
         self.outbox.into_outputs()
     }
 
+    /// The batch in the order in which it is decided: as it came, but for an administrator's order that is the first
+    /// thing on its connection, which no flood of others' entries may outrun (REQ-107).
+    pub(super) fn sequence<'i>(&self, inputs: &'i [Input]) -> Vec<&'i Input> {
+        let mut seen = BTreeSet::new();
+        let first = |input: &&Input| {
+            let (Input::Connected { conn, .. }
+            | Input::Disconnected { conn }
+            | Input::Frame { conn, .. }) = input;
+            seen.insert(*conn) && self.is_urgent(input)
+        };
+        let (mut urgent, rest): (Vec<_>, Vec<_>) = inputs.iter().partition(first);
+        urgent.extend(rest);
+        urgent
+    }
+
     /// Decides one input. A frame of a connection that is unknown, or was closed, is dropped.
     pub(super) fn handle(&mut self, input: &Input) -> Result<(), StoreError> {
         let Input::Frame {
@@ -85,6 +106,9 @@ impl<'a> Turn<'a> {
             frame: ClientToRelay { id, request },
         } = input
         else {
+            if let Input::Disconnected { conn } = input {
+                self.rates.forget(*conn);
+            }
             self.connections.handle(input);
             return Ok(());
         };
@@ -113,8 +137,8 @@ impl<'a> Turn<'a> {
         let org = self.org_of(conn).ok_or(Refusal::HelloFirst)?;
         match request {
             Request::FetchRoster { after } => return self.fetch_roster(conn, org, *after),
-            Request::AppendRoster { entry } => {
-                return self.append_roster(conn, org, entry.as_slice());
+            Request::AppendRoster { entry, slots } => {
+                return self.append_roster(conn, org, entry.as_slice(), slots);
             }
             _ => {}
         }
@@ -126,6 +150,9 @@ impl<'a> Turn<'a> {
         match request {
             Request::PutSlots { slots } => self.put_slots(caller, slots),
             Request::FetchSlots => self.fetch_slots(caller),
+            Request::FetchSlotless => self.fetch_slotless(caller),
+            Request::PutCheckpoint { checkpoint } => self.put_checkpoint(caller, checkpoint),
+            Request::FetchCheckpoints => self.fetch_checkpoints(caller),
             Request::PublishKeyPackages {
                 suite,
                 one_time,
@@ -143,6 +170,9 @@ impl<'a> Turn<'a> {
                 credit,
                 proof,
             } => self.subscribe(caller, *group, *epoch, *after, *credit, proof),
+            Request::AskResync { group, key_package } => {
+                self.ask_resync(caller, *group, key_package)
+            }
             Request::FetchInbox { after } => self.fetch_inbox(caller, *after),
             Request::OrderStatus { order } => self.order_status(caller, *order),
             // Answered before a device is asked for.

@@ -436,7 +436,10 @@ impl Scenario {
         let kind = if self.rng.random_bool(0.7) {
             CommandKind::RemoveUser { user }
         } else {
-            CommandKind::RevokeDevice { device }
+            CommandKind::RevokeDevice {
+                device,
+                and_enrolled: false,
+            }
         };
         self.tell(|| format!("{by:?} orders {kind:?}"));
         // The leaver says something at that very moment.

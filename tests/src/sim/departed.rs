@@ -205,6 +205,7 @@ impl Model {
                     head_seq: last_readable,
                     head_epoch: self.head_epoch(group),
                     last_readable,
+                    confirmed_epoch: self.head_epoch(group),
                 }
             }
             Request::FetchInbox { after } => Response::Inbox {
@@ -243,6 +244,11 @@ fn open_all<'a>(
         };
         match group.open(&provider, &message) {
             Ok(Opened::Application { .. }) => opened.push((record.seq, record.fence)),
+            Ok(Opened::Leave(leave)) => {
+                if group.keep_leave(&provider, *leave).is_err() {
+                    break;
+                }
+            }
             Ok(Opened::Commit(change)) => {
                 if group.merge(&provider, *change).is_err() {
                     break;

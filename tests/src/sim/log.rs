@@ -131,6 +131,7 @@ impl Model {
             Ok(RecordBody::Create { .. }) => RecordKind::Create,
             Ok(RecordBody::Commit(_)) => RecordKind::Commit,
             Ok(RecordBody::Message(_)) => RecordKind::Message,
+            Ok(RecordBody::Restart(_)) => RecordKind::Restart,
             Ok(RecordBody::Attestation(_)) => {
                 self.count("attestations");
                 RecordKind::Attestation

@@ -46,6 +46,7 @@ pub(super) enum RecordKind {
     Commit,
     Message,
     Attestation,
+    Restart,
 }
 
 /// A device that an order named, with what it had stored when the order was given.

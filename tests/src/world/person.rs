@@ -360,6 +360,8 @@ pub(super) fn event_name(event: &Event) -> &'static str {
         Event::Done { .. } => "done",
         Event::Appended { .. } => "appended",
         Event::GroupCreated { .. } => "created",
+        Event::GroupContinued { .. } => "continued",
+        Event::CatchingUp { .. } => "catching up",
         Event::Invited { .. } => "invited",
         Event::Ordered { .. } => "ordered",
         Event::OrderStatus { .. } => "status",

@@ -313,6 +313,8 @@ fn refusal_name(refusal: &Refusal) -> &'static str {
         Refusal::RosterFork => "ROSTER_FORK",
         Refusal::Malformed => "MALFORMED",
         Refusal::HelloFirst => "HELLO_FIRST",
+        Refusal::GroupClosed => "GROUP_CLOSED",
+        Refusal::RateLimited { .. } => "RATE_LIMITED",
         _ => "other refusals",
     }
 }

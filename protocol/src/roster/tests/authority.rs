@@ -2,11 +2,24 @@
 
 use super::super::authority::{check, markdown};
 use super::*;
+use crate::identity::GroupId;
 
 /// The rules in prose, made code again: shares nothing with the table (REQ-016).
 fn expected(actor: Role, operation: Operation, target: Target) -> bool {
     use Operation as O;
     let own = target == Target::Own;
+    let whole = matches!(target, Target::Organisation | Target::WithOrder);
+    match operation {
+        O::SetPolicy => return whole && actor == Role::Owner,
+        O::CloseGroup => return whole && matches!(actor, Role::Owner | Role::Admin),
+        // Whoever may order may bring a key with the order.
+        O::RotateDirectoryKey => {
+            let admin = matches!(actor, Role::Owner | Role::Admin);
+            return target == Target::WithOrder || (whole && admin);
+        }
+        _ if whole => return false,
+        _ => {}
+    }
     match actor {
         // Everything on everybody; but nobody can add themselves.
         Role::Owner => !(own && operation == O::AddUser),
@@ -25,7 +38,9 @@ fn expected(actor: Role, operation: Operation, target: Target) -> bool {
 }
 
 fn targets() -> impl Iterator<Item = Target> {
-    std::iter::once(Target::Own).chain(Role::ALL.into_iter().map(Target::Role))
+    [Target::Own, Target::Organisation, Target::WithOrder]
+        .into_iter()
+        .chain(Role::ALL.into_iter().map(Target::Role))
 }
 
 /// REQ-016: every cell of the table.
@@ -60,7 +75,8 @@ fn every_cell_by_an_entry() {
         for operation in Operation::ALL {
             for target in targets() {
                 let (device, role, open) = match target {
-                    Target::Own => (&actors[a], actor, own_invitations[a]),
+                    Target::Own | Target::Organisation => (&actors[a], actor, own_invitations[a]),
+                    Target::WithOrder => continue,
                     Target::Role(role) => {
                         let t = Role::ALL.iter().position(|r| *r == role).expect("a role");
                         (&others[t], role, other_invitations[t])
@@ -97,7 +113,17 @@ fn operation_on(
     open: InvitationId,
 ) -> Option<Op> {
     let user = device.user;
+    let whole = target == Target::Organisation;
     Some(match operation {
+        Operation::SetPolicy if whole => Op::SetPolicy(policy()),
+        Operation::RotateDirectoryKey if whole => rotation(1),
+        Operation::CloseGroup if whole => Op::CloseGroup {
+            group: GroupId([1; 32]),
+        },
+        Operation::SetPolicy | Operation::RotateDirectoryKey | Operation::CloseGroup => {
+            return None;
+        }
+        _ if whole => return None,
         Operation::AddUser if target == Target::Own => return None,
         Operation::AddUser => Op::AddUser {
             user: UserId([0xee; 16]),
@@ -120,6 +146,22 @@ fn operation_on(
             device: device.id(),
         },
     })
+}
+
+/// REQ-101: whoever signs an order may bring a new directory key with it, and alone only who administers.
+#[test]
+fn every_role_rotates_with_an_order() {
+    let mut world = World::founded();
+    for role in Role::ALL {
+        let actor = world.person(role);
+        let own = world.invited(actor.user);
+        let other = world.joined(&own);
+        let order = Op::RevokeDevice { device: other.id() };
+        let entry = world.by(&actor, vec![rotation(2), order.clone()]);
+        assert!(world.roster.check(entry.bytes()).is_ok(), "{role}");
+        let entry = world.by(&actor, vec![order, rotation(2)]);
+        assert!(world.roster.check(entry.bytes()).is_ok(), "{role}");
+    }
 }
 
 /// REQ-016: a role can be given only by who may act on it, to others and to oneself.
@@ -189,6 +231,9 @@ fn the_table_prints_as_markdown() {
 | Invite | anybody, own | anybody but owners, own | own | own | own | - | own |
 | CancelInvite | anybody, own | anybody but owners, own | own | own | own | own | own |
 | RevokeDevice | anybody, own | anybody but owners, own | own | own | own | own | own |
+| SetPolicy | yes | - | - | - | - | - | - |
+| RotateDirectoryKey | yes | yes | with an order | with an order | with an order | with an order | with an order |
+| CloseGroup | yes | yes | - | - | - | - | - |
 ";
     assert_eq!(markdown(), expected);
 }

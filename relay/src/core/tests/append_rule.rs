@@ -51,6 +51,7 @@ fn the_steps_come_in_their_order() {
         duplicate: None,
         head: None,
         epoch: None,
+        closed: false,
         roster,
     };
     assert_eq!(decide(&garbage, &facts), Err(Refusal::NotAdmitted));
@@ -73,6 +74,8 @@ fn the_steps_come_in_their_order() {
     facts.head = Some(LogHead {
         seq: head_seq,
         epoch: head_epoch,
+        confirmed: Epoch(0),
+        end: None,
     });
     assert_eq!(decide(&garbage, &facts), Err(Refusal::AccessDenied));
     facts.epoch = Some(opening);
@@ -90,6 +93,8 @@ fn the_steps_come_in_their_order() {
     facts.head = Some(LogHead {
         seq: head_seq,
         epoch: Epoch(0),
+        confirmed: Epoch(0),
+        end: None,
     });
     assert_eq!(decide(&garbage, &facts), Err(Refusal::Malformed));
     let behind = |at_least| Refusal::RosterBehind {

@@ -373,5 +373,6 @@ pub(super) fn found(token: &[u8], entry: &[u8]) -> Request {
 pub(super) fn append_roster(entry: &SignedEntry) -> Request {
     Request::AppendRoster {
         entry: entry.bytes().to_vec().into(),
+        slots: Vec::new(),
     }
 }

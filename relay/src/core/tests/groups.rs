@@ -204,6 +204,7 @@ impl Group {
                 head_seq,
                 head_epoch,
                 last_readable,
+                ..
             } => (head_seq.0, head_epoch.0, last_readable.0),
             other => panic!("not subscribed: {other:?}"),
         }

@@ -271,6 +271,7 @@ fn entries_that_break_a_rule_are_refused_by_its_number() {
     forged.splice(forged.len() - 64.., Signature([1; 64]).0);
     let entry = Request::AppendRoster {
         entry: forged.into(),
+        slots: Vec::new(),
     };
     assert!(matches!(world.ask(owner, entry), Response::Refused(_)));
 }

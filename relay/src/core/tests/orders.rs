@@ -79,7 +79,13 @@ fn give_everything(world: &mut World, owner: ConnId, device: &Device, conn: Conn
     );
     let directory = mortise_protocol::identity::DirectoryKey::from_bytes([7; 32]);
     let (org, filler) = (world.org(), world.owner.id());
-    let slot = seal_slot(org, device.id(), device.seal.public(), filler, &directory);
+    let slot = seal_slot(
+        org,
+        (device.id(), device.seal.public()),
+        filler,
+        RosterSeq(1),
+        &directory,
+    );
     let slots = vec![slot.expect("slot")];
     let answer = world.ask(owner, Request::PutSlots { slots });
     assert_eq!(answer, Response::Done);

@@ -1,6 +1,6 @@
 //! KeyPackages and slots: what is kept, how much of it, and who is told.
 
-use mortise_protocol::identity::{DeviceId, Slot};
+use mortise_protocol::identity::{DeviceId, RosterSeq, Slot};
 use mortise_protocol::roster::{Op, Role};
 use mortise_protocol::wire::{Flag, Push, Refusal, Request, Response, limits};
 
@@ -184,6 +184,7 @@ fn slot(device: DeviceId, filler: DeviceId, bytes: usize) -> Slot {
     Slot {
         device,
         filler,
+        generation: RosterSeq(1),
         enc: vec![1; bytes / 2].into(),
         ciphertext: vec![2; bytes - bytes / 2].into(),
     }

@@ -10,7 +10,7 @@ use anyhow::{Context as _, bail};
 use mortise_client::machine::{now_ms, system_rng};
 use mortise_client::transport::{self, Connection};
 use mortise_protocol::identity::{
-    ClaimLink, DirectoryKey, InvitationId, OrgId, SealSecret, SigningKey, UserId,
+    ClaimLink, DirectoryKey, InvitationId, OrgId, RosterSeq, SealSecret, SigningKey, UserId,
 };
 use mortise_protocol::roster::{
     AddDevice, EntrySigner, Genesis, Head, MAX_OPS, Op, Role, SignedEntry, sign_entry,
@@ -24,6 +24,8 @@ use crate::bench::Progress;
 use crate::bench::worker::{DeviceSeed, FIXTURE, Fixture};
 use crate::demo::relay::RelayProcess;
 
+/// Genesis, which names the directory key.
+const FOUNDED: RosterSeq = RosterSeq(1);
 const CONNECT: Duration = Duration::from_secs(20);
 
 /// An organisation on the relay.
@@ -116,7 +118,7 @@ async fn make(
         Op::AddUser {
             user,
             role: Role::Owner,
-            profile: directory.seal_profile(&mut rng, org, user, "user 0"),
+            profile: directory.seal_profile(&mut rng, FOUNDED, org, user, "user 0"),
         },
         owner.add_device(org, user),
     ];
@@ -221,7 +223,8 @@ impl Clerk {
         let entry: SignedEntry = sign_entry(self.org, self.head, now_ms(), signer, key, ops);
         self.head = entry.head();
         let entry = entry.into_bytes().into();
-        self.ask(Request::AppendRoster { entry }).await
+        let slots = Vec::new();
+        self.ask(Request::AppendRoster { entry, slots }).await
     }
 
     /// Adds users with an invitation each, as many as an entry holds.
@@ -243,7 +246,7 @@ impl Clerk {
                 ops.push(Op::AddUser {
                     user,
                     role: Role::Member,
-                    profile: directory.seal_profile(&mut self.rng, self.org, user, &name),
+                    profile: directory.seal_profile(&mut self.rng, FOUNDED, self.org, user, &name),
                 });
                 ops.push(Op::Invite {
                     invitation,

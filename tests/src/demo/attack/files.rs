@@ -216,6 +216,11 @@ impl Walker<'_> {
                     text,
                 });
             }
+            Opened::Leave(leave) => {
+                if group.keep_leave(&provider, *leave).is_err() {
+                    return Ok(false);
+                }
+            }
             // It opened, and says that its reader is out: there are no keys in it to follow.
             Opened::Commit(change) if change.removes_me => return Ok(true),
             Opened::Commit(change) => {

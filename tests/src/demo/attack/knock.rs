@@ -173,6 +173,7 @@ fn pretend(engine: &Engine<SqliteStore>, request: &Request) -> Option<Response> 
             head_seq: LogSeq(0),
             head_epoch: *epoch,
             last_readable: LogSeq(0),
+            confirmed_epoch: *epoch,
         }),
         _ => None,
     }
@@ -227,6 +228,8 @@ impl Line {
         let what = match push {
             Push::Records { records, .. } => format!("{} records", records.len()),
             Push::RosterEntry { .. } => "a roster entry".into(),
+            Push::Checkpoint { .. } => "a checkpoint".into(),
+            Push::ResyncAsked { .. } => "a colleague's question".into(),
             Push::InboxWaiting | Push::SlotsWaiting | Push::KeyPackagesLow { .. } => {
                 "a hint".into()
             }

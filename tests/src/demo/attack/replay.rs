@@ -132,6 +132,7 @@ fn log(files: &RelayFiles, group: GroupId, after: LogSeq) -> (Response, Option<P
         head_seq,
         head_epoch,
         last_readable: head_seq,
+        confirmed_epoch: head_epoch,
     };
     let push = (!records.is_empty()).then_some(Push::Records { group, records });
     (subscribed, push)
