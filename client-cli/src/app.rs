@@ -1,5 +1,6 @@
 //! From a command line to an exit code: who holds the profile, and who does the work.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use tokio::sync::broadcast;
 use tokio::time::Instant;
 
 use crate::commands::{Cli, Context, Global, Stdin, Verb, Watch, read_process_stdin, unasked};
-use crate::daemon::{self, DaemonSocket};
+use crate::daemon::{self, Clients, DaemonSocket};
 use crate::driver::{ClientEngine, Session};
 use crate::error::CliError;
 use crate::exit::Exit;
@@ -161,7 +162,13 @@ async fn once(
         offline: global.offline,
         stdin: Stdin::Process,
     };
-    let result = verb.run(&cx).await;
+    let progress = events.as_ref().map(broadcast::Receiver::resubscribe);
+    // Biased: what the verb has to say goes before how far it has come.
+    let result = tokio::select! {
+        biased;
+        result = verb.run(&cx) => result,
+        never = tell_progress(&cx, progress) => match never {},
+    };
     if stays && matches!(result, Ok(()) | Err(CliError::Sealed { .. })) && !global.offline {
         // What the command set off goes on by itself; not to have finished it is no failure.
         let _ = session.wait_synced(SETTLE.min(global.timeout)).await;
@@ -192,7 +199,27 @@ fn judge(
     }
 }
 
-/// What earlier commands had left to do, and alarms: on stderr.
+/// How far a long catching up has come, on stderr, as it happens.
+async fn tell_progress(cx: &Context, events: Option<broadcast::Receiver<Event>>) -> Infallible {
+    let Some(mut events) = events else {
+        return std::future::pending().await;
+    };
+    loop {
+        let event = match events.recv().await {
+            Ok(event @ Event::CatchingUp { .. }) => event,
+            Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => continue,
+            Err(broadcast::error::RecvError::Closed) => return std::future::pending().await,
+        };
+        let Ok(names) = cx.names().await else {
+            continue;
+        };
+        if let Ok(Some(report)) = unasked(&event, &cx.session, &names).await {
+            cx.out.note(&report.text()).await;
+        }
+    }
+}
+
+/// What earlier commands had left to do, what others did, and alarms: on stderr.
 async fn tell_unasked(cx: &Context, mut events: broadcast::Receiver<Event>) {
     let Ok(names) = cx.names().await else { return };
     loop {
@@ -204,7 +231,11 @@ async fn tell_unasked(cx: &Context, mut events: broadcast::Receiver<Event>) {
         if let Ok(Some(report)) = unasked(&event, &cx.session, &names).await {
             let text = report.text();
             match event {
-                Event::Alarm(_) => cx.out.note(&text).await,
+                // It was told as it happened.
+                Event::CatchingUp { .. } => {}
+                Event::Alarm(_) | Event::GroupContinued { id: None, .. } => {
+                    cx.out.note(&text).await
+                }
                 _ => {
                     cx.out
                         .note(&format!("from an earlier command: {text}"))
@@ -225,6 +256,7 @@ async fn listen(profile: &Profile, global: &Global, out: &Printer) -> Result<(),
         .take_events()
         .ok_or_else(|| CliError::Internal("the events were taken".into()))?;
     let watch = Watch::new(Arc::clone(&session), out.clone()).await?;
+    let mut clients = Clients::default();
     // Biased: who wants to stop us comes first.
     let result = tokio::select! {
         biased;
@@ -233,8 +265,9 @@ async fn listen(profile: &Profile, global: &Global, out: &Printer) -> Result<(),
             CliError::OutputGone => Ok(()),
             error => Err(error),
         },
-        error = daemon::serve(&socket, Arc::clone(&session)) => Err(error),
+        error = daemon::serve(&socket, Arc::clone(&session), &mut clients) => Err(error),
     };
+    clients.finish().await;
     let result = judge(profile, &session, result);
     drop(socket);
     session.close().await;

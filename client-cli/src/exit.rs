@@ -42,11 +42,19 @@ pub enum Exit {
     Daemon = 17,
     /// The relay has shown what no honest relay shows.
     Distrusted = 18,
+    /// The relay does not host the organisation.
+    NotHosted = 19,
+    /// Kept on this device, and done later without being asked again.
+    Queued = 20,
+    /// No administrator has confirmed the roster for too long.
+    Stale = 21,
+    /// The root key's file is damaged, or of another organisation.
+    RootKey = 22,
 }
 
 impl Exit {
     /// Every code, in order.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 23] = [
         Self::Ok,
         Self::Internal,
         Self::Usage,
@@ -66,6 +74,10 @@ impl Exit {
         Self::TimedOut,
         Self::Daemon,
         Self::Distrusted,
+        Self::NotHosted,
+        Self::Queued,
+        Self::Stale,
+        Self::RootKey,
     ];
 
     /// The number that the shell sees.
@@ -97,6 +109,10 @@ impl Exit {
             Self::TimedOut => "timed_out",
             Self::Daemon => "daemon",
             Self::Distrusted => "distrusted",
+            Self::NotHosted => "not_hosted",
+            Self::Queued => "queued",
+            Self::Stale => "stale",
+            Self::RootKey => "root_key",
         }
     }
 
@@ -120,9 +136,15 @@ impl Exit {
             Self::NotAllowed => "not allowed (role, group admin), or not possible as things stand",
             Self::TooLarge => "over a limit",
             Self::Refused => "the relay refused, or its disk is full",
-            Self::TimedOut => "not done in time; what is queued stays queued",
+            Self::TimedOut => "not done in time",
             Self::Daemon => "the `mortise listen` on this profile ended or does not answer",
             Self::Distrusted => "the relay has shown a roster that is forged or not the only one",
+            Self::NotHosted => "the relay does not host this organisation",
+            Self::Queued => "not done yet: kept on this device and done later; do not repeat it",
+            Self::Stale => {
+                "no administrator has confirmed the roster for too long, and the policy blocks"
+            }
+            Self::RootKey => "the root key's file is damaged, or of another organisation",
         }
     }
 

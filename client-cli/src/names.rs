@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Display;
 
-use mortise_protocol::engine::EngineError;
+use mortise_protocol::engine::{EngineError, GroupStatusView, GroupView};
 use mortise_protocol::identity::{DeviceId, GroupId, UserId};
 
 use crate::driver::{ClientEngine, Session};
@@ -23,12 +23,33 @@ struct KnownUser {
     belongs: bool,
 }
 
+#[derive(Clone, Debug)]
+struct KnownGroup {
+    name: String,
+    turn: Turn,
+}
+
+/// Which groups of a name are meant first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Turn {
+    /// It goes on.
+    Lives,
+    /// It is over: left or closed.
+    Over,
+    /// Another group continues it.
+    Continued,
+}
+
+impl Turn {
+    const ALL: [Self; 3] = [Self::Lives, Self::Over, Self::Continued];
+}
+
 /// Everybody and everything that has a name, as it was when it was asked for.
 #[derive(Clone, Debug, Default)]
 pub struct Names {
     users: BTreeMap<UserId, KnownUser>,
     devices: BTreeMap<DeviceId, UserId>,
-    groups: BTreeMap<GroupId, String>,
+    groups: BTreeMap<GroupId, KnownGroup>,
 }
 
 impl Names {
@@ -53,7 +74,7 @@ impl Names {
         Ok(Self {
             users: roster.users().map(known).collect(),
             devices: roster.devices().map(|(id, d)| (id, d.user)).collect(),
-            groups: groups.into_iter().map(|g| (g.id, g.name)).collect(),
+            groups: groups.into_iter().map(known_group).collect(),
         })
     }
 
@@ -81,7 +102,7 @@ impl Names {
     /// A group's name, if this device is or was in it.
     #[must_use]
     pub fn group(&self, group: GroupId) -> Option<String> {
-        self.groups.get(&group).cloned()
+        self.groups.get(&group).map(|known| known.name.clone())
     }
 
     /// The one user that is meant; those who were removed count only where nobody else fits.
@@ -116,16 +137,37 @@ impl Names {
         Ok(found)
     }
 
-    /// The one group that is meant.
+    /// The one group that is meant; those that are over count only where no other fits.
     ///
     /// # Errors
     /// [`CliError::Unknown`], [`CliError::Ambiguous`].
     pub fn find_group(&self, given: &str) -> Result<GroupId, CliError> {
-        let groups = self
-            .groups
-            .iter()
-            .map(|(id, name)| (*id, Some(name.as_str())));
-        find("group", given, groups)
+        let among = |turn: Turn| {
+            self.groups
+                .iter()
+                .filter(move |(_, known)| known.turn == turn)
+                .map(|(id, known)| (*id, Some(known.name.as_str())))
+        };
+        let mut found = Turn::ALL
+            .into_iter()
+            .map(|turn| find("group", given, among(turn)));
+        let first = found.find(|found| !matches!(found, Err(CliError::Unknown { .. })));
+        first.unwrap_or_else(|| find("group", given, std::iter::empty()))
+    }
+
+    /// The one group that is meant; one that this device does not know, by its whole id.
+    ///
+    /// # Errors
+    /// As [`Names::find_group`].
+    pub fn find_any_group(&self, given: &str) -> Result<GroupId, CliError> {
+        let whole = data_encoding::HEXLOWER_PERMISSIVE
+            .decode(given.trim().as_bytes())
+            .ok()
+            .and_then(|bytes| bytes.try_into().ok());
+        match (self.find_group(given), whole) {
+            (Err(CliError::Unknown { .. }), Some(id)) => Ok(GroupId(id)),
+            (found, _) => found,
+        }
     }
 
     /// The one device that is meant, by id only.
@@ -150,10 +192,26 @@ impl Names {
             devices: BTreeMap::new(),
             groups: groups
                 .into_iter()
-                .map(|(id, name)| (id, name.into()))
+                .map(|(id, name)| {
+                    let name = name.into();
+                    let turn = Turn::Lives;
+                    (id, KnownGroup { name, turn })
+                })
                 .collect(),
         }
     }
+}
+
+fn known_group(group: GroupView) -> (GroupId, KnownGroup) {
+    let known = KnownGroup {
+        name: group.name,
+        turn: match group.status {
+            GroupStatusView::Active | GroupStatusView::Stopped(_) => Turn::Lives,
+            GroupStatusView::Removed | GroupStatusView::Closed => Turn::Over,
+            GroupStatusView::Continued { .. } => Turn::Continued,
+        },
+    };
+    (group.id, known)
 }
 
 fn find<'a, I: Display + Copy>(
@@ -266,6 +324,28 @@ mod tests {
             names.find_group("TEAM"),
             Err(CliError::Ambiguous { .. })
         ));
+    }
+
+    #[test]
+    fn a_group_that_is_not_known_here_is_named_by_its_whole_id() {
+        let names = names();
+        let found = names.find_any_group(&"0b".repeat(32)).expect("a whole id");
+        assert_eq!(found, GroupId([11; 32]));
+        assert_eq!(names.find_any_group("ops").expect("name"), GroupId([3; 32]));
+        assert!(names.find_any_group(&"0b".repeat(31)).is_err());
+        assert!(names.find_any_group("TEAM").is_err());
+    }
+
+    #[test]
+    fn a_conversation_s_name_is_that_of_the_group_that_goes_on() {
+        let mut names = names();
+        let over = names.groups.get_mut(&GroupId([1; 32])).expect("a group");
+        over.turn = Turn::Continued;
+        assert_eq!(names.find_group("team").expect("name"), GroupId([2; 32]));
+        let left = names.groups.get_mut(&GroupId([2; 32])).expect("a group");
+        left.turn = Turn::Over;
+        assert_eq!(names.find_group("team").expect("name"), GroupId([2; 32]));
+        assert_eq!(names.find_group("0101").expect("id"), GroupId([1; 32]));
     }
 
     #[test]

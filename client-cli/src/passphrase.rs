@@ -1,4 +1,4 @@
-//! Where the passphrase comes from: a file, or the terminal.
+//! Where the passphrase comes from: a file, or the terminal; and other secrets that are typed.
 
 use std::io::IsTerminal as _;
 use std::path::Path;
@@ -50,14 +50,23 @@ fn from_file(path: &Path) -> Result<Zeroizing<String>, CliError> {
 }
 
 fn prompt(question: &str) -> Result<Zeroizing<String>, CliError> {
+    ask(question)?
+        .ok_or(CliError::NoPassphrase)
+        .and_then(not_empty)
+}
+
+/// Asks for a secret on the terminal, without showing it; `None` if there is no terminal.
+///
+/// # Errors
+/// [`CliError::File`].
+pub fn ask(question: &str) -> Result<Option<Zeroizing<String>>, CliError> {
     // The terminal may be there although stdin is not: a link can come that way.
     if !std::io::stdin().is_terminal() && !std::io::stderr().is_terminal() {
-        return Err(CliError::NoPassphrase);
+        return Ok(None);
     }
     rpassword::prompt_password(question)
-        .map_err(CliError::file("read the passphrase from", "/dev/tty"))
-        .map(Zeroizing::new)
-        .and_then(not_empty)
+        .map_err(CliError::file("read the answer from", "/dev/tty"))
+        .map(|typed| Some(Zeroizing::new(typed)))
 }
 
 fn not_empty(text: Zeroizing<String>) -> Result<Zeroizing<String>, CliError> {

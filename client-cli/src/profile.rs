@@ -45,6 +45,8 @@ pub enum Way {
     Found,
     /// `mortise join`.
     Join,
+    /// `mortise org recover`.
+    Recover,
 }
 
 /// What founding or joining writes down before anybody knows how it ends.

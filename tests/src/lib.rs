@@ -5,4 +5,5 @@ pub mod demo;
 pub mod house;
 pub mod sim;
 pub mod stage;
+pub mod vectors;
 pub mod world;

@@ -1,6 +1,6 @@
 //! What the simulation has found once, each as a story of its own.
 
-use mortise_protocol::engine::{CommandKind, Event, GroupStatusView, Input, Output};
+use mortise_protocol::engine::{CommandKind, Event, GroupStatusView, Input, Output, PinChoice};
 use mortise_protocol::group::SUITE_CLASSICAL;
 use mortise_protocol::roster::Role;
 use mortise_protocol::wire::{
@@ -107,7 +107,10 @@ fn a_late_refusal_of_a_roster_entry() {
     let engine = world.people[bob.0].engine_mut();
     let id = engine.next_intent();
     let expires_at_ms = now + 86_400_000;
-    let kind = CommandKind::InviteDevice { expires_at_ms };
+    let kind = CommandKind::InviteDevice {
+        expires_at_ms,
+        pin: PinChoice::Policy,
+    };
     let command = Input::Command(mortise_protocol::engine::Command { id, kind });
     let outputs = engine.handle(now, command).expect("a step");
     let (first, _) = sent_entry(&outputs).expect("an entry");
@@ -187,4 +190,37 @@ fn a_hidden_roster_causes_no_storm() {
     world.settle();
     assert_eq!(world.texts(people[2], group).len(), 1);
     no_alarms(&world);
+}
+
+/// A read that failed inside openmls was taken for a fault of whoever had sent the record, or for a defect.
+#[test]
+fn a_failed_read_is_nobodys_fault() {
+    let (mut world, people) = World::with_people(1, SUITE_CLASSICAL, &["Ann", "Bob", "Cy"]);
+    let [ann, bob, cy] = people[..] else {
+        panic!("three people")
+    };
+    let group = world.group(ann, &[bob]);
+    let mut failed = Vec::new();
+    for call in 0..50 {
+        let disk = world.people[bob.0].engine_mut().store_mut();
+        disk.plan_call(call, false);
+        world.say(ann, group, &format!("while read {call} fails"));
+        let user = world.people[cy.0].user();
+        let kind = match call % 2 {
+            0 => CommandKind::AddMembers {
+                group,
+                users: vec![user],
+            },
+            _ => CommandKind::RemoveMember { group, user },
+        };
+        world.command(ann, kind);
+        world.settle();
+        failed.append(&mut world.people[bob.0].failed_calls);
+        assert_eq!(world.people[bob.0].broken, None, "call {call}");
+        assert_eq!(world.view(bob, group).status, GroupStatusView::Active);
+    }
+    assert!(failed.len() > 40, "{failed:?}");
+    no_alarms(&world);
+    assert_eq!(world.texts(bob, group), world.texts(ann, group));
+    assert_eq!(world.view(bob, group).epoch, world.view(ann, group).epoch);
 }

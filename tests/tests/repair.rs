@@ -2,12 +2,16 @@
 
 use std::sync::{Arc, Mutex};
 
-use mortise_protocol::engine::{CommandKind, GroupStatusView, HistoryKind, load_identity};
+use mortise_protocol::engine::{
+    Alarm, CommandError, CommandKind, Event, GroupStatusView, HistoryKind, load_identity,
+};
 use mortise_protocol::group::{SUITE_CLASSICAL, SUITE_HYBRID};
 use mortise_protocol::identity::{DeviceId, GroupId, LogSeq, SigningKey, decode, encode};
 use mortise_protocol::wire::aad::PrivateHeader;
 use mortise_protocol::wire::log::CommitEntry;
-use mortise_protocol::wire::{ClientToRelay, RecordBody, Request, Submission};
+use mortise_protocol::wire::{
+    ClientToRelay, Push, RecordBody, RelayToClient, Request, Response, Submission,
+};
 use mortise_tests::world::{Liar, PersonId, World};
 
 /// What a promise of repair may take, ms.
@@ -20,15 +24,14 @@ type Forge = Box<dyn FnMut(&Submission, CommitEntry) -> CommitEntry + Send>;
 struct Forger {
     culprit: PersonId,
     forge: Forge,
-    /// When the relay got it; given once.
-    done: Arc<Mutex<u32>>,
-    times: u32,
+    /// Whether it was.
+    done: Arc<Mutex<bool>>,
 }
 
 impl Liar for Forger {
     fn question(&mut self, from: PersonId, frame: &mut ClientToRelay) -> bool {
         let mut done = self.done.lock().expect("not poisoned");
-        if from != self.culprit || *done == self.times {
+        if from != self.culprit || *done {
             return true;
         }
         let Request::Submit(submission) = &mut frame.request else {
@@ -39,7 +42,36 @@ impl Liar for Forger {
         };
         let forged = (self.forge)(submission, entry);
         submission.payload = encode(&RecordBody::Commit(forged)).into();
-        *done += 1;
+        *done = true;
+        true
+    }
+}
+
+/// Shows one device other ciphertext in the place of the next commit, again and again.
+struct Garbles {
+    victim: PersonId,
+    at: Option<(GroupId, LogSeq)>,
+}
+
+impl Liar for Garbles {
+    fn answer(&mut self, to: PersonId, frame: &mut RelayToClient) -> bool {
+        if to != self.victim {
+            return true;
+        }
+        if let RelayToClient::Push(Push::Records { group, records }) = frame {
+            for record in records {
+                let Ok(RecordBody::Commit(mut entry)) = decode(record.payload.as_slice()) else {
+                    continue;
+                };
+                let at = *self.at.get_or_insert((*group, record.seq));
+                if at == (*group, record.seq) {
+                    let mut commit = entry.commit.as_slice().to_vec();
+                    *commit.last_mut().expect("bytes") ^= 1;
+                    entry.commit = commit.into();
+                    record.payload = encode(&RecordBody::Commit(entry)).into();
+                }
+            }
+        }
         true
     }
 }
@@ -99,18 +131,27 @@ impl Room {
     /// Lets the culprit commit what `forge` makes of an honest commit.
     fn break_by(&mut self, culprit: PersonId, forge: fn(SigningKey) -> Forge) {
         let key = key_of(&mut self.world, culprit);
-        let done = Arc::new(Mutex::new(0));
-        self.world.liar = Some(Box::new(Forger {
+        self.break_with(culprit, forge(key), |liar| liar);
+    }
+
+    /// The same, while the relay lies too.
+    fn break_with(
+        &mut self,
+        culprit: PersonId,
+        forge: Forge,
+        also: fn(Box<dyn Liar>) -> Box<dyn Liar>,
+    ) {
+        let done = Arc::new(Mutex::new(false));
+        self.world.liar = Some(also(Box::new(Forger {
             culprit,
-            forge: forge(key),
+            forge,
             done: done.clone(),
-            times: 1,
-        }));
+        })));
         let users = vec![self.world.people[self.outsider.0].user()];
         let group = self.group;
         self.world
             .command(culprit, CommandKind::AddMembers { group, users });
-        while *done.lock().expect("not poisoned") == 0 {
+        while !*done.lock().expect("not poisoned") {
             assert!(self.world.advance(u64::MAX), "the commit is sent");
         }
     }
@@ -198,4 +239,229 @@ fn noise_costs_five_seconds() {
         repaired(seed, SUITE_CLASSICAL, size, noise);
     }
     repaired(15, SUITE_HYBRID, 3, noise);
+}
+
+/// REQ-154, REQ-156, REQ-157, REQ-158: who alone cannot follow a commit is let in anew, and is told what it missed.
+#[test]
+fn a_private_fault_is_healed_by_the_others() {
+    for (seed, suite) in [(21, SUITE_CLASSICAL), (22, SUITE_HYBRID)] {
+        let mut room = room(seed, suite, 4);
+        let (committer, victim) = (room.members[1], room.members[3]);
+        let at = None;
+        room.world.liar = Some(Box::new(Garbles { victim, at }));
+        let users = vec![room.world.people[room.outsider.0].user()];
+        let group = room.group;
+        room.world
+            .command(committer, CommandKind::AddMembers { group, users });
+        room.world.run_until(room.world.now_ms + 100);
+        room.world.say(victim, group, "still here");
+        room.world.say(committer, group, "missed");
+        room.world.run_until(room.world.now_ms + REPAIR_MS);
+        room.world.say(committer, group, "read");
+        room.world.settle();
+        assert_eq!(
+            room.world.view(victim, group).status,
+            GroupStatusView::Active
+        );
+        let lines = room.world.people[victim.0]
+            .engine()
+            .messages(group, LogSeq(0), usize::MAX)
+            .expect("a history");
+        let gap = lines
+            .iter()
+            .any(|line| matches!(line.kind, HistoryKind::Gap { from, to, .. } if from <= to));
+        assert!(gap, "{lines:?}");
+        assert_eq!(room.world.texts(victim, group), ["still here", "read"]);
+        for who in [committer, room.members[0], room.members[2]] {
+            let texts = room.world.texts(who, group);
+            assert_eq!(texts, ["missed", "still here", "read"], "{who:?}");
+        }
+        let authenticator = room.world.view(victim, group).epoch_authenticator;
+        let theirs = room.world.view(committer, group).epoch_authenticator;
+        assert_eq!(authenticator, theirs);
+    }
+}
+
+/// REQ-156, REQ-158: a device may ask of its own accord, and loses nothing by it.
+#[test]
+fn a_device_asks_of_its_own_accord() {
+    let mut room = room(23, SUITE_CLASSICAL, 3);
+    let (ann, cy) = (room.members[0], room.members[2]);
+    let group = room.group;
+    let id = room.world.command(cy, CommandKind::ResyncGroup { group });
+    room.world.say(cy, group, "one");
+    room.world.settle();
+    room.world.say(ann, group, "two");
+    room.world.settle();
+    let done = Event::Done { id };
+    assert!(room.world.people[cy.0].events.contains(&done));
+    assert_eq!(room.world.view(cy, group).status, GroupStatusView::Active);
+    for who in room.members.clone() {
+        let mut texts = room.world.texts(who, group);
+        texts.sort();
+        assert_eq!(texts, ["one", "two"], "{who:?}");
+    }
+}
+
+/// REQ-150, REQ-153: a group admin continues a conversation elsewhere, and nothing is lost on the way.
+#[test]
+fn an_admin_continues_a_conversation() {
+    let mut room = room(24, SUITE_CLASSICAL, 4);
+    let (ann, bob) = (room.members[0], room.members[1]);
+    let group = room.group;
+    let refused = room.world.command(bob, CommandKind::RestartGroup { group });
+    room.world.settle();
+    let failed = |e: &Event| matches!(e, Event::Failed { id, error: CommandError::NotGroupAdmin } if *id == refused);
+    assert!(room.world.people[bob.0].events.iter().any(failed));
+    for (i, who) in room.members.clone().into_iter().enumerate() {
+        room.world.say(who, group, &format!("before {i}"));
+    }
+    let id = room.world.command(ann, CommandKind::RestartGroup { group });
+    for (i, who) in room.members.clone().into_iter().enumerate() {
+        room.world.say(who, group, &format!("after {i}"));
+    }
+    room.world.settle();
+    let successor = room.successor(ann).expect("continued");
+    let told = Event::GroupContinued {
+        id: Some(id),
+        group,
+        successor,
+    };
+    assert!(room.world.people[ann.0].events.contains(&told));
+    for who in room.members.clone() {
+        assert_eq!(room.successor(who), Some(successor));
+        assert_eq!(room.texts(who, successor).len(), 8, "{who:?}");
+        // What is said to the old name is said in the new place.
+        room.world.say(who, group, "late");
+    }
+    room.world.settle();
+    for who in room.members.clone() {
+        assert_eq!(room.texts(who, successor).len(), 12, "{who:?}");
+    }
+}
+
+/// Says of every epoch that the next one is confirmed.
+struct Confirms(Box<dyn Liar>);
+
+impl Liar for Confirms {
+    fn question(&mut self, from: PersonId, frame: &mut ClientToRelay) -> bool {
+        self.0.question(from, frame)
+    }
+
+    fn answer(&mut self, _: PersonId, frame: &mut RelayToClient) -> bool {
+        if let RelayToClient::Response {
+            response:
+                Response::Subscribed {
+                    head_epoch,
+                    confirmed_epoch,
+                    ..
+                },
+            ..
+        } = frame
+        {
+            *confirmed_epoch = *head_epoch;
+        }
+        true
+    }
+}
+
+/// REQ-155: two who confirm each other's garbage stop a group; a group admin leads the others out of it.
+#[test]
+fn a_group_that_is_stopped_is_left_behind() {
+    let mut room = room(25, SUITE_CLASSICAL, 4);
+    let (ann, culprit) = (room.members[0], room.members[3]);
+    let group = room.group;
+    let key = key_of(&mut room.world, culprit);
+    room.break_with(culprit, wrong_access_key(key), |liar| {
+        Box::new(Confirms(liar))
+    });
+    room.world.run_until(room.world.now_ms + REPAIR_MS);
+    let honest = room.honest(culprit);
+    for who in &honest {
+        let status = room.world.view(*who, group).status;
+        assert!(matches!(status, GroupStatusView::Stopped(_)), "{status:?}");
+        assert!(room.names_culprit(*who, room.world.people[culprit.0].device()));
+    }
+    room.world.command(ann, CommandKind::RestartGroup { group });
+    room.world.run_until(room.world.now_ms + REPAIR_MS);
+    let successor = room.successor(ann).expect("continued");
+    for who in &honest {
+        assert_eq!(room.successor(*who), Some(successor), "{who:?}");
+        room.world.say(*who, group, "out");
+    }
+    room.world.run_until(room.world.now_ms + REPAIR_MS);
+    for who in &honest {
+        assert_eq!(room.texts(*who, successor), ["out"; 3], "{who:?}");
+    }
+}
+
+/// Tells everybody another time.
+struct WrongTime(u64);
+
+impl Liar for WrongTime {
+    fn answer(&mut self, _: PersonId, frame: &mut RelayToClient) -> bool {
+        if let RelayToClient::Response {
+            response:
+                Response::Hello {
+                    now_ms,
+                    key_packages_left,
+                    ..
+                },
+            ..
+        } = frame
+        {
+            *now_ms += self.0;
+            *key_packages_left = 0;
+        }
+        true
+    }
+}
+
+/// REQ-159: a clock that is wrong by an hour is told, one that is wrong by a year makes no KeyPackages; both go on.
+#[test]
+fn a_wrong_clock_is_told_and_wedges_nothing() {
+    const HOUR_MS: u64 = 3_600_000;
+    let mut room = room(27, SUITE_CLASSICAL, 2);
+    let (ann, bob) = (room.members[0], room.members[1]);
+    for (off_ms, alarms, stocks) in [
+        (60_000, 0, true),
+        (HOUR_MS, 1, true),
+        (365 * 24 * HOUR_MS, 1, false),
+    ] {
+        room.world.disconnect(bob);
+        room.world.people[bob.0].events.clear();
+        room.world.liar = Some(Box::new(WrongTime(off_ms)));
+        room.world.watched = None;
+        let before = room.world.stock_of(bob);
+        room.world.settle();
+        let told = room
+            .world
+            .alarms(bob)
+            .filter(|a| matches!(a, Alarm::Clock { .. }));
+        assert_eq!(told.count(), alarms, "{off_ms} ms");
+        assert_eq!(room.world.stock_of(bob) > before, stocks, "{off_ms} ms");
+        room.world.say(bob, room.group, "still here");
+        room.world.settle();
+    }
+    assert_eq!(room.world.texts(ann, room.group), ["still here"; 3]);
+}
+
+/// REQ-160: who was away for long is told how far it has come, and reads everything.
+#[test]
+fn a_long_way_is_told() {
+    let mut room = room(28, SUITE_CLASSICAL, 2);
+    let (ann, bob) = (room.members[0], room.members[1]);
+    let group = room.group;
+    room.world.put_to_sleep(bob);
+    for n in 0..300 {
+        room.world.say(ann, group, &format!("m{n}"));
+    }
+    room.world.settle();
+    room.world.people[bob.0].events.clear();
+    room.world.wake(bob);
+    room.world.settle();
+    assert_eq!(room.world.texts(bob, group).len(), 300);
+    let told = room.world.people[bob.0].events.iter();
+    let told = told.filter(|e| matches!(e, Event::CatchingUp { done, total, .. } if done < total));
+    assert!((1..=4).contains(&told.count()));
 }

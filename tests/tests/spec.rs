@@ -54,6 +54,34 @@ fn the_limits_are_the_enforced_ones() {
             "lease for committing a removal",
             seconds(limits::REMOVAL_LEASE_MS),
         ),
+        (
+            "checkpoints in one answer; time between two of one device",
+            format!(
+                "{}; {}",
+                limits::MAX_CHECKPOINTS,
+                seconds(limits::CHECKPOINT_GAP_MS)
+            ),
+        ),
+        (
+            "roster entries of an owner or admin at once; the time for one more",
+            format!(
+                "{}; {}",
+                limits::ADMIN_APPEND_BURST,
+                seconds(limits::ADMIN_APPEND_EVERY_MS)
+            ),
+        ),
+        (
+            "roster entries of anybody else at once; the time for one more",
+            format!(
+                "{}; {}",
+                limits::APPEND_BURST,
+                seconds(limits::APPEND_EVERY_MS)
+            ),
+        ),
+        (
+            "roster entries that a peer who is not admitted may try on one connection",
+            limits::UNADMITTED_APPENDS.to_string(),
+        ),
     ];
     for (what, limit) in rows {
         let row = format!("| {what} | {limit} |");

@@ -109,6 +109,7 @@ impl Context {
                 | CliError::TimedOut { .. }
                 | CliError::Fingerprint(_)
                 | CliError::Distrusted { .. }
+                | CliError::NotHosted
                 | CliError::Expelled),
             ) => {
                 self.out
@@ -174,12 +175,15 @@ impl Context {
         kind: CommandKind,
         mut pick: impl FnMut(Event) -> Option<T>,
     ) -> Result<T, CliError> {
-        let survives_refusal = is_about_a_group(&kind);
         let mut pending = self.session.command(kind).await?;
         let until = Instant::now() + within;
         loop {
             let left = until.saturating_duration_since(Instant::now());
             match pending.next(what, left).await {
+                Ok(Event::Delayed { .. }) => {
+                    let cause = Box::new(CliError::Refused(Refusal::Storage));
+                    return Err(CliError::Queued { what, cause });
+                }
                 Ok(event) => {
                     if let Some(done) = pick(event) {
                         return Ok(done);
@@ -188,14 +192,9 @@ impl Context {
                 Err(
                     cause @ (CliError::Unreachable { .. }
                     | CliError::TimedOut { .. }
-                    | CliError::Fingerprint(_)),
+                    | CliError::Fingerprint(_)
+                    | CliError::NotHosted),
                 ) => {
-                    return Err(CliError::Queued {
-                        what,
-                        cause: Box::new(cause),
-                    });
-                }
-                Err(cause @ CliError::Refused(Refusal::Storage)) if survives_refusal => {
                     return Err(CliError::Queued {
                         what,
                         cause: Box::new(cause),
@@ -205,17 +204,4 @@ impl Context {
             }
         }
     }
-}
-
-/// Such a command stays when the relay cannot store it; one about the roster is given up.
-fn is_about_a_group(kind: &CommandKind) -> bool {
-    matches!(
-        kind,
-        CommandKind::CreateGroup { .. }
-            | CommandKind::AddMembers { .. }
-            | CommandKind::RemoveMember { .. }
-            | CommandKind::LeaveGroup { .. }
-            | CommandKind::ChangeGroup { .. }
-            | CommandKind::SendText { .. }
-    )
 }

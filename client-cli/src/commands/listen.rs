@@ -13,7 +13,7 @@ use tokio::sync::{broadcast, watch};
 use crate::driver::{Link, Session, Status};
 use crate::error::CliError;
 use crate::names::Names;
-use crate::output::{Printer, Report};
+use crate::output::{HistoryLine, Printer, Report};
 use crate::transport::TransportError;
 
 /// Lines that are asked for at a time.
@@ -24,10 +24,10 @@ const NAMES_AGE: Duration = Duration::from_secs(2);
 /// Stay online: receive, rotate keys, serve the other commands
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Receives messages and prints them, adds what others were asked to add, and after an order rotates the
-keys of every group that it is in. While it runs, the other commands on this profile work through it.
-It reconnects by itself. SIGTERM or SIGINT ends it, with exit code 0; it ends with exit code 10 when
-the organisation puts this device out.
+Receives messages and prints them, adds what others were asked to add, and after an order rotates
+the keys of every group that it is in. While it runs, the other commands on this profile work
+through it. It reconnects by itself. SIGTERM or SIGINT ends it, with exit code 0; it ends with
+exit code 10 when the organisation puts this device out.
 
 Examples:
   mortise listen
@@ -160,7 +160,11 @@ impl Watch {
         }
         self.printed.insert(group, record.seq);
         self.out
-            .report(&Report::history(group, record, &self.names))
+            .report(&Report::History(HistoryLine::new(
+                group,
+                record,
+                &self.names,
+            )))
             .await
     }
 
@@ -201,7 +205,9 @@ pub(crate) async fn unasked(
             group: group.to_string(),
             group_name: names.group(*group).unwrap_or_default(),
         }),
-        Event::Invited { user, link, .. } => {
+        Event::Invited {
+            user, link, pin, ..
+        } => {
             let (address, key) = session
                 .query(|engine| (engine.relay().address.clone(), engine.relay().key))
                 .await?;
@@ -211,14 +217,34 @@ pub(crate) async fn unasked(
                 invitation: link.invitation().to_string(),
                 expires_at_ms: None,
                 link: link.to_text(&address, key).to_string(),
+                pin: pin.as_ref().map(|pin| pin.to_text().to_string()),
             })
         }
         Event::Ordered { order, .. } => Some(Report::Ordered {
+            measure: "order",
             seq: order.0,
             user: None,
             name: None,
             device: None,
+            and_devices: Vec::new(),
             already: false,
+        }),
+        Event::GroupContinued {
+            group, successor, ..
+        } => Some(Report::GroupContinued {
+            group: group.to_string(),
+            group_name: names.group(*group),
+            successor: successor.to_string(),
+        }),
+        Event::CatchingUp { group, done, total } => Some(Report::CatchingUp {
+            group: group.to_string(),
+            group_name: names.group(*group),
+            done: done.0,
+            total: total.0,
+        }),
+        Event::Delayed { group, .. } => Some(Report::Delayed {
+            group: group.to_string(),
+            group_name: names.group(*group),
         }),
         Event::Failed { error, .. } => Some(Report::error(&error.clone().into())),
         Event::Alarm(alarm) => Some(alarm_report(alarm)),
@@ -233,7 +259,6 @@ fn alarm_report(alarm: &Alarm) -> Report {
         } => ("refused", Some(*group), Some(seq.0), *device),
         Alarm::RosterFork { seq } => ("roster_fork", None, Some(seq.0), None),
         Alarm::BadRosterEntry { .. } => ("bad_roster_entry", None, None, None),
-        Alarm::Stale { .. } => ("stale", None, None, None),
         Alarm::FalseAttestation {
             group,
             device,
@@ -244,6 +269,8 @@ fn alarm_report(alarm: &Alarm) -> Report {
             Some(order.0),
             Some(*device),
         ),
+        Alarm::Stale { .. } => ("stale", None, None, None),
+        Alarm::Clock { .. } => ("clock", None, None, None),
         _ => ("other", None, None, None),
     };
     Report::Alarm {
@@ -259,6 +286,8 @@ fn alarm_report(alarm: &Alarm) -> Report {
 async fn watch_line(mut status: watch::Receiver<Status>, out: Printer) -> CliError {
     let mut told = None;
     let mut was_up = false;
+    let mut was_synced = false;
+    let mut turned_away = None;
     loop {
         let now = status.borrow_and_update().clone();
         if let Some(fault) = now.fault {
@@ -271,6 +300,15 @@ async fn watch_line(mut status: watch::Receiver<Status>, out: Printer) -> CliErr
         }
         if let Some(reason) = now.distrusted {
             return CliError::Distrusted { reason };
+        }
+        was_synced |= now.synced;
+        if turned_away != now.turned_away {
+            match now.turned_away.clone().map(CliError::from) {
+                Some(error) if !was_synced => return error,
+                Some(error) => out.note(&format!("{error}; trying again")).await,
+                None => {}
+            }
+            turned_away = now.turned_away;
         }
         if told.as_ref() != Some(&now.link) {
             match &now.link {

@@ -12,10 +12,13 @@ mod offboard;
 mod onboard;
 mod order;
 mod org;
+mod policy;
+mod profile;
 mod read;
 mod role;
 mod roster;
 mod send;
+mod suspend;
 mod users;
 mod values;
 mod verify;
@@ -31,7 +34,7 @@ pub use self::context::{Context, Stdin};
 pub(crate) use self::listen::{Watch, unasked};
 use crate::error::CliError;
 use crate::exit::Exit;
-use crate::profile::{Profile, default_dir};
+use crate::profile::default_dir;
 
 const FIRST_STEPS: &str = "\
 Examples:
@@ -98,10 +101,10 @@ impl Global {
     ///
     /// # Errors
     /// [`CliError::Usage`] on a machine without a home directory.
-    pub fn profile(&self) -> Result<Profile, CliError> {
+    pub fn profile(&self) -> Result<crate::profile::Profile, CliError> {
         match &self.profile {
-            Some(dir) => Ok(Profile::at(dir)),
-            None => Ok(Profile::at(default_dir()?)),
+            Some(dir) => Ok(crate::profile::Profile::at(dir)),
+            None => Ok(crate::profile::Profile::at(default_dir()?)),
         }
     }
 }
@@ -109,21 +112,25 @@ impl Global {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Verb {
-    /// Found an organisation
+    /// Found an organisation, or recover one whose owners are gone
     Org(org::Org),
     /// Join an organisation by an invitation link, as a new device
     Join(join::Join),
-    /// Invite somebody, or a further device of your own
+    /// Invite somebody, again if need be, or a further device of your own
     Invite(invite::Invite),
     /// List the organisation's users
     Users(users::Users),
-    /// List devices, or revoke one
+    /// List devices, add one of your own, or revoke one
     Devices(devices::Devices),
     /// Show or verify the organisation's signed log
     Roster(roster::Roster),
     /// Change a user's role
     Role(role::Role),
-    /// Create groups, change and list them
+    /// Change your name, or another user's, as colleagues see it
+    Profile(profile::Profile),
+    /// Show or change the organisation's policy
+    Policy(policy::Policy),
+    /// Create groups, change, repair and list them
     Group(group::Group),
     /// Send a message to a group
     Send(send::Send),
@@ -133,6 +140,8 @@ pub enum Verb {
     Listen(listen::Listen),
     /// Remove a user from the organisation and from every group
     Offboard(offboard::Offboard),
+    /// Shut a user out of the organisation and of every group, until they are invited again
+    Suspend(suspend::Suspend),
     /// Show who this device is
     Whoami(whoami::Whoami),
     /// Show the safety number to compare with another user
@@ -170,6 +179,7 @@ impl Verb {
         match self {
             Self::Whoami(_) => false,
             Self::Offboard(offboard) => !offboard.leaves_at_once(),
+            Self::Suspend(suspend) => !suspend.leaves_at_once(),
             Self::Devices(devices) => !devices.leaves_at_once(),
             _ => true,
         }
@@ -186,10 +196,13 @@ impl Verb {
             Self::Devices(verb) => verb.run(cx).await,
             Self::Roster(verb) => verb.run(cx).await,
             Self::Role(verb) => verb.run(cx).await,
+            Self::Profile(verb) => verb.run(cx).await,
+            Self::Policy(verb) => verb.run(cx).await,
             Self::Group(verb) => verb.run(cx).await,
             Self::Send(verb) => verb.run(cx).await,
             Self::Read(verb) => verb.run(cx).await,
             Self::Offboard(verb) => verb.run(cx).await,
+            Self::Suspend(verb) => verb.run(cx).await,
             Self::Whoami(verb) => verb.run(cx).await,
             Self::Verify(verb) => verb.run(cx).await,
             Self::Org(_) | Self::Join(_) | Self::Listen(_) => Err(CliError::Usage {

@@ -3,12 +3,10 @@
 use std::time::Duration;
 
 use clap::Args;
-use mortise_protocol::engine::CommandKind;
-use mortise_protocol::roster::UserStatus;
 
-use super::{Context, order, values};
+use super::order::{self, Measure};
+use super::{Context, values};
 use crate::error::CliError;
-use crate::output::Report;
 
 /// Remove a user from the organisation and from every group
 #[derive(Debug, Args)]
@@ -39,36 +37,6 @@ impl Offboard {
     }
 
     pub(super) async fn run(self, cx: &Context) -> Result<(), CliError> {
-        cx.sync().await?;
-        let names = cx.names().await?;
-        let user = names.find_user(&self.user)?;
-        let (myself, status) = cx
-            .session
-            .query(move |engine| {
-                let status = engine.roster().user(user).map(|record| record.status);
-                (engine.user() == user, status)
-            })
-            .await?;
-        let earlier = match status {
-            Some(UserStatus::Removed { at }) => Some(at),
-            _ => None,
-        };
-        let kind = CommandKind::RemoveUser { user };
-        let seq = order::give(cx, earlier, kind).await?;
-        let report = Report::Ordered {
-            seq: seq.0,
-            user: Some(user.to_string()),
-            name: names.user(user),
-            device: None,
-            already: earlier.is_some(),
-        };
-        cx.out.report(&report).await?;
-        if myself {
-            cx.out
-                .note("this device has left with its user; the others finish the groups")
-                .await;
-            return Ok(());
-        }
-        order::follow(cx, seq, self.wait).await
+        order::against(cx, &self.user, Measure::Removal, self.wait).await
     }
 }

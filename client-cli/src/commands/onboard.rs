@@ -233,6 +233,7 @@ impl From<AdmissionError> for Broken {
     fn from(error: AdmissionError) -> Self {
         Self::Refused(match error {
             AdmissionError::Refused(refusal) => refusal.into(),
+            AdmissionError::WrongPin => CliError::WrongPin,
             other => CliError::LinkRefused {
                 reason: other.to_string(),
             },

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use mortise_protocol::engine::{CommandKind, Event, OrderGroup};
-use mortise_protocol::identity::{GroupId, RosterSeq};
+use mortise_protocol::identity::{GroupId, RosterSeq, UserId};
+use mortise_protocol::roster::UserStatus;
 use mortise_protocol::wire::{GroupState, Refusal};
 use tokio::time::Instant;
 
@@ -16,6 +17,90 @@ use crate::output::Report;
 const POLL: Duration = Duration::from_millis(200);
 /// How long one answer may take.
 const ANSWER: Duration = Duration::from_secs(5);
+
+/// What an order does to a user.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Measure {
+    /// For good.
+    Removal,
+    /// Until they are invited again.
+    Suspension,
+}
+
+impl Measure {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Removal => "removal",
+            Self::Suspension => "suspension",
+        }
+    }
+
+    fn command(self, user: UserId) -> CommandKind {
+        match self {
+            Self::Removal => CommandKind::RemoveUser { user },
+            Self::Suspension => CommandKind::SuspendUser { user },
+        }
+    }
+
+    /// The order that has done it already.
+    fn earlier(self, status: UserStatus) -> Result<Option<RosterSeq>, CliError> {
+        match (self, status) {
+            (Self::Removal, UserStatus::Removed { at })
+            | (Self::Suspension, UserStatus::Suspended { at }) => Ok(Some(at)),
+            (Self::Suspension, UserStatus::Removed { .. }) => Err(CliError::NotNow {
+                what: "the user was removed from the organisation already".into(),
+                advice: "nothing needs doing; `mortise users --all` shows it",
+            }),
+            _ => Ok(None),
+        }
+    }
+}
+
+/// Orders something against a user, and shows how it takes effect.
+///
+/// # Errors
+/// Why it could not be given; [`CliError::Sealed`].
+pub(super) async fn against(
+    cx: &Context,
+    given: &str,
+    measure: Measure,
+    wait: Duration,
+) -> Result<(), CliError> {
+    cx.sync().await?;
+    let names = cx.names().await?;
+    let user = names.find_user(given)?;
+    let (myself, status) = cx
+        .session
+        .query(move |engine| {
+            let status = engine.roster().user(user).map(|record| record.status);
+            (engine.user() == user, status)
+        })
+        .await?;
+    let earlier = status.map_or(Ok(None), |status| measure.earlier(status))?;
+    let seq = give(cx, earlier, measure.command(user)).await?;
+    let report = Report::Ordered {
+        measure: measure.word(),
+        seq: seq.0,
+        user: Some(user.to_string()),
+        name: names.user(user),
+        device: None,
+        and_devices: Vec::new(),
+        already: earlier.is_some(),
+    };
+    cx.out.report(&report).await?;
+    if myself {
+        return without_this_device(cx).await;
+    }
+    follow(cx, seq, wait).await
+}
+
+/// The order was against this device, too: it cannot look how the groups stand.
+pub(super) async fn without_this_device(cx: &Context) -> Result<(), CliError> {
+    cx.out
+        .note("this device is out, too; the others finish the groups")
+        .await;
+    Ok(())
+}
 
 /// Gives an order, unless it was given `earlier`; returns where it is on the roster.
 ///

@@ -13,7 +13,7 @@ use crate::output::Report;
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Without a connection the message is stored on this device and delivered by the next command or by
-`mortise listen`; the exit code says so (7 or 16), and it must not be sent again.
+`mortise listen`; exit code 20 says so, and it must not be sent again.
 
 Examples:
   mortise send team 'The build is green'
@@ -69,7 +69,9 @@ async fn time_left(cx: &Context) -> Result<Duration, CliError> {
     }
     match cx.session.wait_synced(cx.timeout).await {
         Ok(()) | Err(CliError::TimedOut { .. }) => Ok(cx.timeout),
-        Err(CliError::Unreachable { .. } | CliError::Fingerprint(_)) => Ok(Duration::ZERO),
+        Err(CliError::Unreachable { .. } | CliError::Fingerprint(_) | CliError::NotHosted) => {
+            Ok(Duration::ZERO)
+        }
         Err(error) => Err(error),
     }
 }

@@ -3,7 +3,11 @@
 use std::str::FromStr as _;
 use std::time::Duration;
 
+use mortise_protocol::group::MAX_TOPIC_BYTES;
+use mortise_protocol::identity::{Hash, Pin};
 use mortise_protocol::roster::Role;
+
+use super::group::Retention;
 
 /// Ten years: beyond that, a time is a mistake.
 const MAX_SECONDS: u64 = 10 * 365 * 86_400;
@@ -64,9 +68,71 @@ pub(super) fn name(text: &str) -> Result<String, String> {
     Ok(name.into())
 }
 
+/// A topic: as a name, and it may be empty or long.
+pub(super) fn topic(text: &str) -> Result<String, String> {
+    let topic = text.trim();
+    if topic.len() > MAX_TOPIC_BYTES {
+        return Err(format!("a topic may have {MAX_TOPIC_BYTES} bytes at most"));
+    }
+    if crate::output::clean(topic) != topic {
+        return Err("a topic may not hold control characters".into());
+    }
+    Ok(topic.into())
+}
+
+/// How long a group's messages are kept: `forever`, or whole days, as `90d`.
+pub(super) fn retention(text: &str) -> Result<Retention, String> {
+    if text == "forever" {
+        return Ok(Retention(None));
+    }
+    const DAY: u64 = 86_400;
+    let seconds = span(text)?.as_secs();
+    if !seconds.is_multiple_of(DAY) {
+        return Err("must be whole days, as 90d or 12w, or forever".into());
+    }
+    let days = u32::try_from(seconds / DAY).map_err(|_| "too long")?;
+    Ok(Retention(Some(days)))
+}
+
+/// The PIN of an invitation, as it was told.
+pub(super) fn pin(text: &str) -> Result<Pin, String> {
+    Pin::parse(text).map_err(|error| error.to_string())
+}
+
+/// SHA-256 of a relay's public key, hex.
+pub(super) fn relay_key(text: &str) -> Result<Hash, String> {
+    hex(text).map(Hash)
+}
+
+fn hex(text: &str) -> Result<[u8; 32], String> {
+    let bytes = data_encoding::HEXLOWER_PERMISSIVE.decode(text.trim().as_bytes());
+    bytes
+        .ok()
+        .and_then(|bytes| bytes.try_into().ok())
+        .ok_or_else(|| "must be 64 hex digits".into())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn retention_is_in_whole_days_and_ids_in_hex() {
+        assert_eq!(retention("forever"), Ok(Retention(None)));
+        assert_eq!(retention("2w"), Ok(Retention(Some(14))));
+        for bad in ["36h", "0d", "", "for ever", "-1d"] {
+            assert!(retention(bad).is_err(), "{bad}");
+        }
+        assert_eq!(relay_key(&"0A".repeat(32)), Ok(Hash([10; 32])));
+        assert!(relay_key(&"0a".repeat(31)).is_err());
+        assert!(relay_key(&"0g".repeat(32)).is_err());
+        assert!(pin("ABCD-2345").is_ok());
+        assert!(pin("ABCD-234").is_err());
+        assert_eq!(topic(" x "), Ok("x".into()));
+        assert_eq!(topic(""), Ok(String::new()));
+        assert!(topic("a\nb").is_err());
+        assert!(topic(&"x".repeat(MAX_TOPIC_BYTES + 1)).is_err());
+    }
 
     #[test]
     fn spans_and_seconds() {

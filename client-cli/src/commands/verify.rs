@@ -9,8 +9,8 @@ use crate::output::Report;
 /// Show the safety number to compare with another user
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Both see the same sixty digits if, and only if, both see the same devices of each other. Compare them
-over a call or in person; they change when one of you gets or loses a device.
+Both see the same sixty digits if, and only if, both see the same devices of each other. Compare
+them over a call or in person; they change when one of you gets or loses a device.
 
 Examples:
   mortise verify Bob")]

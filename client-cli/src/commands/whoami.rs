@@ -4,6 +4,7 @@ use clap::Args;
 
 use super::Context;
 use crate::error::CliError;
+use crate::machine::now_ms;
 use crate::output::{self, Person, Report};
 
 /// Show who this device is
@@ -34,6 +35,7 @@ impl Whoami {
                 relay: engine.relay().address.clone(),
                 relay_key: engine.relay().key.to_string(),
                 roster_seq: engine.roster().head().seq.0,
+                confirmed_ms_ago: engine.checkpoint_age_ms(now_ms()),
                 expelled: engine.is_expelled(),
             })
             .await?;

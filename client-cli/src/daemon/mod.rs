@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::output::Line;
 
 pub use client::forward;
-pub use server::serve;
+pub use server::{Clients, serve};
 pub use socket::{DaemonSocket, connect};
 
 /// The protocol's version; both sides are nearly always the same program.

@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::Parser as _;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
@@ -20,12 +21,30 @@ use crate::output::{Line, Printer};
 
 /// Commands at once; further ones wait.
 const MAX_CLIENTS: usize = 16;
+/// How long a daemon that ends waits for the commands that it serves.
+const FINISH: Duration = Duration::from_secs(1);
 /// Lines that may wait for a slow client.
 const LINES: usize = 64;
 
+/// Commands that are being served; dropping it ends them.
+#[derive(Debug, Default)]
+pub struct Clients(JoinSet<()>);
+
+impl Clients {
+    /// Lets commands that are about to end do so: whoever ordered what ends the daemon is still told.
+    pub async fn finish(mut self) {
+        let all = async { while self.0.join_next().await.is_some() {} };
+        // Those that go on for longer are told by the end of their connection.
+        let _ = timeout(FINISH, all).await;
+    }
+}
+
 /// Serves other commands on this session, for ever.
-pub async fn serve(socket: &DaemonSocket, session: Arc<Session>) -> CliError {
-    let mut clients = JoinSet::new();
+pub async fn serve(
+    socket: &DaemonSocket,
+    session: Arc<Session>,
+    Clients(clients): &mut Clients,
+) -> CliError {
     loop {
         // Biased: clients that are done make room before new ones are taken.
         tokio::select! {

@@ -288,6 +288,8 @@ impl Loop {
                 _ => {}
             }
             status.synced = matches!(self.line, Line::Up(_)) && self.engine.is_synced();
+            status.no_room = self.engine.waits_for_room_only();
+            status.turned_away = self.engine.turned_away().cloned();
             status.expelled = self.engine.is_expelled();
             status.distrusted = self.engine.distrusts_relay().map(ToString::to_string);
             *status != before
@@ -311,7 +313,9 @@ fn intent_of(event: &Event) -> Option<IntentId> {
         | Event::Invited { id, .. }
         | Event::Ordered { id, .. }
         | Event::OrderStatus { id, .. }
+        | Event::Delayed { id, .. }
         | Event::Failed { id, .. } => Some(*id),
+        Event::GroupContinued { id, .. } => *id,
         _ => None,
     }
 }

@@ -127,7 +127,7 @@ impl Session {
         self.status.clone()
     }
 
-    /// Waits until all that the relay had was dealt with and nothing waits to be sent.
+    /// Waits until all that the relay had was dealt with and nothing waits to be sent but what it has no room for.
     ///
     /// # Errors
     /// [`CliError::Unreachable`] or [`CliError::TimedOut`] after `within`; at once when waiting is pointless.
@@ -140,7 +140,7 @@ impl Session {
                 if let Some(error) = now.hopeless() {
                     return Err(error);
                 }
-                if now.synced {
+                if now.synced || now.no_room {
                     return Ok(());
                 }
             }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use mortise_protocol::engine::EngineError;
 use mortise_protocol::store::StoreError;
+use mortise_protocol::wire::Refusal;
 
 use crate::error::CliError;
 use crate::transport::TransportError;
@@ -17,6 +18,10 @@ pub struct Status {
     pub link: Link,
     /// Whether all that the relay had was dealt with, and nothing waits to be sent.
     pub synced: bool,
+    /// Whether all was dealt with but what the relay has no room for.
+    pub no_room: bool,
+    /// Why the relay does not talk to this device, if it said so.
+    pub turned_away: Option<Refusal>,
     /// Whether the organisation has put this device out.
     pub expelled: bool,
     /// What convicted the relay, if something did.
@@ -90,6 +95,8 @@ impl Status {
                 Link::Connecting
             },
             synced: false,
+            no_room: false,
+            turned_away: None,
             expelled: false,
             distrusted: None,
             fault: None,
@@ -107,6 +114,9 @@ impl Status {
         if let Some(reason) = &self.distrusted {
             let reason = reason.clone();
             return Some(CliError::Distrusted { reason });
+        }
+        if let Some(refusal) = &self.turned_away {
+            return Some(refusal.clone().into());
         }
         match &self.link {
             Link::Down(

@@ -3,11 +3,16 @@
 //! Everything that a terminal could obey is taken out here and nowhere else.
 
 mod clean;
+mod history;
 mod printer;
 mod report;
+mod rows;
 mod text;
+mod words;
 
 pub use clean::{clean, clean_json};
+pub use history::{HistoryLine, PolicyChanged, What, policy_changes, who_may_add};
 pub use printer::{Line, Printer};
-pub use report::{Device, GroupInfo, HistoryLine, Member, Person, Report, User, Whoami};
-pub use text::utc;
+pub use report::Report;
+pub use rows::{Device, GroupInfo, Member, Person, Policy, User, Whoami};
+pub use words::{span, utc};

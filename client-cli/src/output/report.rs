@@ -1,128 +1,10 @@
 //! Every result that a command can print. The names of fields and events are stable: scripts depend on them.
 
-use mortise_protocol::engine::{HistoryKind, HistoryRecord};
-use mortise_protocol::identity::{GroupId, UserId};
 use serde::Serialize;
 
+use super::history::{HistoryLine, PolicyChanged};
+use super::rows::{Device, GroupInfo, Person, Policy, User, Whoami};
 use crate::error::CliError;
-use crate::names::Names;
-
-/// A user; `name` is null while the organisation's names cannot be read.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Person {
-    /// The user's id, hex.
-    pub user: String,
-    /// The display name.
-    pub name: Option<String>,
-}
-
-/// What every line of a group's history has.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct HistoryLine {
-    /// The group's id, hex.
-    pub group: String,
-    /// Its name.
-    pub group_name: Option<String>,
-    /// Position in the group's log.
-    pub seq: u64,
-    /// Who, hex; null if unknown.
-    pub user: Option<String>,
-    /// Their name.
-    pub name: Option<String>,
-    /// The MLS epoch.
-    pub epoch: u64,
-    /// The relay's clock, ms since 1970.
-    pub at_ms: u64,
-}
-
-/// A row of `mortise users`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct User {
-    /// Who.
-    #[serde(flatten)]
-    pub person: Person,
-    /// `owner`, `admin`, …; the last one, for a removed user.
-    pub role: String,
-    /// `active`, `invited` (no device yet), `suspended` or `removed`.
-    pub status: &'static str,
-    /// How many admitted devices.
-    pub devices: usize,
-    /// Whether it is the user of this device.
-    pub me: bool,
-}
-
-/// A row of `mortise devices`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Device {
-    /// The device's id, hex.
-    pub device: String,
-    /// Whose.
-    #[serde(flatten)]
-    pub person: Person,
-    /// `admitted` or `revoked`.
-    pub status: &'static str,
-    /// The roster entry that admitted it.
-    pub added: u64,
-    /// The order that revoked it.
-    pub revoked: Option<u64>,
-    /// Whether it is this device.
-    pub this: bool,
-}
-
-/// `mortise whoami`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Whoami {
-    /// The organisation's id, hex: the hash of its root key.
-    pub org: String,
-    /// Who.
-    #[serde(flatten)]
-    pub person: Person,
-    /// Their role; null once removed.
-    pub role: Option<String>,
-    /// This device's id, hex.
-    pub device: String,
-    /// `host:port`.
-    pub relay: String,
-    /// SHA-256 of the relay's public key, hex.
-    pub relay_key: String,
-    /// The newest roster entry that is known here.
-    pub roster_seq: u64,
-    /// Whether this device was put out.
-    pub expelled: bool,
-}
-
-/// A member of a group, with those of their devices that are in it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Member {
-    /// Who.
-    #[serde(flatten)]
-    pub person: Person,
-    /// Their devices in the group, hex.
-    pub devices: Vec<String>,
-    /// Whether they are an admin of the group.
-    pub admin: bool,
-}
-
-/// `mortise group info`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct GroupInfo {
-    /// The group's id, hex.
-    pub group: String,
-    /// Its name.
-    pub group_name: String,
-    /// `active`, `removed` or `stopped`.
-    pub status: &'static str,
-    /// Why it is stopped.
-    pub reason: Option<String>,
-    /// The MLS ciphersuite, as `0x004F`.
-    pub suite: String,
-    /// The MLS epoch.
-    pub epoch: u64,
-    /// The MLS epoch authenticator, hex: equal on all members' devices in the same epoch.
-    pub epoch_authenticator: String,
-    /// By user.
-    pub members: Vec<Member>,
-}
 
 /// One result: one line of JSON, or what [`Report::text`] makes of it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -137,6 +19,12 @@ pub enum Report {
         suite: String,
         root_key_file: String,
     },
+    OrgRecovered {
+        org: String,
+        user: String,
+        device: String,
+        name: String,
+    },
     Joined {
         org: String,
         user: String,
@@ -148,7 +36,9 @@ pub enum Report {
         invitation: String,
         expires_at_ms: Option<u64>,
         link: String,
+        pin: Option<String>,
     },
+    Policy(Policy),
     User(User),
     Device(Device),
     Whoami(Whoami),
@@ -174,11 +64,17 @@ pub enum Report {
         name: Option<String>,
         role: String,
     },
+    ProfileSet {
+        user: String,
+        name: String,
+    },
     Ordered {
+        measure: &'static str,
         seq: u64,
         user: Option<String>,
         name: Option<String>,
         device: Option<String>,
+        and_devices: Vec<String>,
         already: bool,
     },
     OrderGroup {
@@ -221,81 +117,41 @@ pub enum Report {
         devices: usize,
     },
     GroupInfo(GroupInfo),
+    GroupChanged {
+        group: String,
+        group_name: Option<String>,
+        seq: Option<u64>,
+        changes: Vec<PolicyChanged>,
+    },
+    GroupLeft {
+        group: String,
+        group_name: Option<String>,
+        seq: Option<u64>,
+        done: bool,
+    },
+    GroupContinued {
+        group: String,
+        group_name: Option<String>,
+        successor: String,
+    },
+    GroupClosed {
+        group: String,
+        group_name: Option<String>,
+    },
+    ResyncAsked {
+        group: String,
+        group_name: Option<String>,
+    },
+    CatchingUp {
+        group: String,
+        group_name: Option<String>,
+        done: u64,
+        total: u64,
+    },
     Appended {
         group: String,
         group_name: Option<String>,
         seq: u64,
-    },
-
-    Message {
-        #[serde(flatten)]
-        line: HistoryLine,
-        text: String,
-    },
-    Unsupported {
-        #[serde(flatten)]
-        line: HistoryLine,
-    },
-    OwnUnknown {
-        #[serde(flatten)]
-        line: HistoryLine,
-    },
-    Opened {
-        #[serde(flatten)]
-        line: HistoryLine,
-    },
-    Added {
-        #[serde(flatten)]
-        line: HistoryLine,
-        users: Vec<Person>,
-    },
-    Removed {
-        #[serde(flatten)]
-        line: HistoryLine,
-        users: Vec<Person>,
-    },
-    Left {
-        #[serde(flatten)]
-        line: HistoryLine,
-        users: Vec<Person>,
-    },
-    Changed {
-        #[serde(flatten)]
-        line: HistoryLine,
-    },
-    Rotated {
-        #[serde(flatten)]
-        line: HistoryLine,
-        order: u64,
-        users: Vec<Person>,
-    },
-    Refreshed {
-        #[serde(flatten)]
-        line: HistoryLine,
-    },
-    Refused {
-        #[serde(flatten)]
-        line: HistoryLine,
-        reason: String,
-    },
-    Faulty {
-        #[serde(flatten)]
-        line: HistoryLine,
-        device: String,
-        reason: String,
-    },
-    Continued {
-        #[serde(flatten)]
-        line: HistoryLine,
-        successor: String,
-        reason: String,
-    },
-    Gap {
-        #[serde(flatten)]
-        line: HistoryLine,
-        from: u64,
-        to: u64,
-        policy_changed: bool,
     },
 
     Listening,
@@ -321,7 +177,15 @@ pub enum Report {
         advice: &'static str,
         exit: u8,
         queued: bool,
+        cause: Option<&'static str>,
     },
+    Delayed {
+        group: String,
+        group_name: Option<String>,
+    },
+    /// A line of a group's history.
+    #[serde(untagged)]
+    History(HistoryLine),
 }
 
 impl Report {
@@ -334,73 +198,7 @@ impl Report {
             advice: error.advice(),
             exit: error.exit().number(),
             queued: error.is_queued(),
-        }
-    }
-
-    /// A line of a group's history.
-    #[must_use]
-    pub fn history(group: GroupId, record: &HistoryRecord, names: &Names) -> Self {
-        let line = HistoryLine {
-            group: group.to_string(),
-            group_name: names.group(group),
-            seq: record.seq.0,
-            user: record.user.map(|user| user.to_string()),
-            name: record.user.and_then(|user| names.user(user)),
-            epoch: record.epoch,
-            at_ms: record.at_ms,
-        };
-        let people = |users: &[UserId]| users.iter().map(|user| names.person(*user)).collect();
-        match &record.kind {
-            HistoryKind::Text(text) => Self::Message {
-                line,
-                text: text.clone(),
-            },
-            HistoryKind::Unsupported => Self::Unsupported { line },
-            HistoryKind::OwnUnknown => Self::OwnUnknown { line },
-            HistoryKind::Opened => Self::Opened { line },
-            HistoryKind::Added(users) => Self::Added {
-                line,
-                users: people(users),
-            },
-            HistoryKind::Removed(users) => Self::Removed {
-                line,
-                users: people(users),
-            },
-            HistoryKind::Left(users) => Self::Left {
-                line,
-                users: people(users),
-            },
-            HistoryKind::Changed(_) => Self::Changed { line },
-            HistoryKind::Rotated { order, users, .. } => Self::Rotated {
-                line,
-                order: order.0,
-                users: people(users),
-            },
-            HistoryKind::Refreshed => Self::Refreshed { line },
-            HistoryKind::Refused(reason) => Self::Refused {
-                line,
-                reason: reason.clone(),
-            },
-            HistoryKind::Faulty { device, reason } => Self::Faulty {
-                line,
-                device: device.to_string(),
-                reason: reason.clone(),
-            },
-            HistoryKind::Continued { successor, reason } => Self::Continued {
-                line,
-                successor: successor.to_string(),
-                reason: reason.clone(),
-            },
-            HistoryKind::Gap {
-                from,
-                to,
-                policy_changed,
-            } => Self::Gap {
-                line,
-                from: from.0,
-                to: to.0,
-                policy_changed: *policy_changed,
-            },
+            cause: error.cause().map(|cause| cause.exit().name()),
         }
     }
 }
@@ -408,31 +206,9 @@ impl Report {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use mortise_protocol::identity::LogSeq;
-
-    const USER: UserId = UserId([0xab; 16]);
-    const GROUP: GroupId = GroupId([0xcd; 32]);
 
     fn json(report: &Report) -> serde_json::Value {
         serde_json::from_str(&report.json().expect("json")).expect("one line of JSON")
-    }
-
-    #[test]
-    fn a_message_has_the_documented_shape() {
-        let record = HistoryRecord {
-            seq: LogSeq(7),
-            at_ms: 1_000,
-            device: None,
-            user: Some(USER),
-            epoch: 3,
-            kind: HistoryKind::Text("hi\u{1b}[0m".into()),
-        };
-        let names = Names::of([(USER, Some("Ann"), true)], [(GROUP, "team")]);
-        let expected = serde_json::json!({
-            "event": "message", "group": GROUP.to_string(), "group_name": "team", "seq": 7,
-            "user": USER.to_string(), "name": "Ann", "epoch": 3, "at_ms": 1000, "text": "hi\u{1b}[0m",
-        });
-        assert_eq!(json(&Report::history(GROUP, &record, &names)), expected);
     }
 
     #[test]
@@ -474,5 +250,6 @@ mod tests {
         assert_eq!(error["code"], "passphrase");
         assert_eq!(error["exit"], 4);
         assert_eq!(error["queued"], false);
+        assert_eq!(error["cause"], serde_json::Value::Null);
     }
 }

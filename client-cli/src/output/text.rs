@@ -1,10 +1,8 @@
 //! Results as people read them: one line each, where it fits on one.
 
-use super::report::{Device, GroupInfo, HistoryLine, Person, Report, User, Whoami};
-use super::{clean, report};
-
-/// How much of an id is shown where a whole one would drown the line.
-const SHORT: usize = 8;
+use super::history::PolicyChanged;
+use super::words::{counted, named, one_line, people, short, utc};
+use super::{Report, clean};
 
 impl Report {
     /// The text, without a line break at its end; no terminal obeys any of it.
@@ -30,17 +28,22 @@ impl Report {
                 one_line(name),
                 one_line(root_key_file),
             ),
+            Self::OrgRecovered { org, name, .. } => format!(
+                "recovered organisation {org}, with {} as an owner\nremove whom you want out with `mortise offboard`",
+                one_line(name)
+            ),
             Self::Joined { org, user, device } => {
                 format!("joined organisation {org}\nuser    {user}\ndevice  {device}")
             }
             // Alone on stdout, so that `LINK=$(mortise invite Ann)` works.
             Self::Invited { link, .. } => link.clone(),
-            Self::User(user) => user_text(user),
-            Self::Device(device) => device_text(device),
-            Self::Whoami(me) => whoami_text(me),
+            Self::Policy(policy) => policy.text(),
+            Self::User(user) => user.text(),
+            Self::Device(device) => device.text(),
+            Self::Whoami(me) => me.text(),
             Self::SafetyNumber { user, name, number } => format!(
                 "{}\n{number}\nCompare it with the number on their screen, over a call or in person.",
-                who(user, name.as_deref())
+                named(user, name.as_deref())
             ),
             Self::RosterEntry {
                 seq,
@@ -63,7 +66,10 @@ impl Report {
                 "verified: {entries} entries of organisation {org}, every signature and rule, up to {head_hash}"
             ),
             Self::RoleSet { user, name, role } => {
-                format!("{} is now {role}", who(user, name.as_deref()))
+                format!("{} is now {role}", named(user, name.as_deref()))
+            }
+            Self::ProfileSet { user, name } => {
+                format!("{} is {} now", short(user), one_line(name))
             }
             Self::Ordered { .. } | Self::OrderGroup { .. } | Self::OrderResult { .. } => {
                 self.order_text()
@@ -88,7 +94,7 @@ impl Report {
             } => format!(
                 "removed from {}: {}",
                 named(group, group_name.as_deref()),
-                who(user, name.as_deref())
+                named(user, name.as_deref())
             ),
             Self::Group {
                 group,
@@ -104,7 +110,7 @@ impl Report {
                 counted(*members, "member"),
                 counted(*devices, "device")
             ),
-            Self::GroupInfo(info) => group_info_text(info),
+            Self::GroupInfo(info) => info.text(),
             Self::Appended {
                 group,
                 group_name,
@@ -115,6 +121,12 @@ impl Report {
                     named(group, group_name.as_deref())
                 )
             }
+            Self::GroupChanged { .. }
+            | Self::GroupLeft { .. }
+            | Self::GroupContinued { .. }
+            | Self::GroupClosed { .. }
+            | Self::ResyncAsked { .. }
+            | Self::CatchingUp { .. } => self.group_text(),
             Self::Listening => "listening".into(),
             Self::GroupJoined { group, group_name } => {
                 format!(
@@ -125,21 +137,91 @@ impl Report {
             Self::RosterChanged { seq } => format!("* the roster is at entry {seq}"),
             Self::NamesOpened => "* the organisation's names can be read".into(),
             Self::Expelled => "* this device was put out of the organisation".into(),
+            Self::Delayed { group, group_name } => format!(
+                "* the relay has no room: what is for {} is kept here and sent when there is room",
+                named(group, group_name.as_deref())
+            ),
+            // Nobody is convicted of anything.
+            Self::Alarm {
+                kind: "stale" | "clock",
+                message,
+                ..
+            } => format!("! WARNING: {}", one_line(message)),
             Self::Alarm { message, .. } => format!("! ALARM: {}", one_line(message)),
             Self::Error {
                 message, advice, ..
             } => format!("! {} (next: {advice})", one_line(message)),
-            _ => self.history_text(),
+            Self::History(line) => line.text(),
+        }
+    }
+
+    fn group_text(&self) -> String {
+        match self {
+            Self::GroupChanged {
+                group,
+                group_name,
+                seq,
+                changes,
+            } => {
+                let group = named(group, group_name.as_deref());
+                let changes: Vec<_> = changes.iter().map(PolicyChanged::text).collect();
+                let changes = changes.join("; ");
+                match seq {
+                    Some(seq) => format!("changed {group} at {seq}: {changes}"),
+                    None => format!("{group} was so already: {changes}"),
+                }
+            }
+            Self::GroupLeft {
+                group,
+                group_name,
+                done,
+                ..
+            } => {
+                let group = named(group, group_name.as_deref());
+                if *done {
+                    format!("left {group}")
+                } else {
+                    format!("leaving {group}: done when the first other member comes online")
+                }
+            }
+            Self::GroupContinued {
+                group,
+                group_name,
+                successor,
+            } => format!(
+                "* {} goes on in a new group ({})",
+                named(group, group_name.as_deref()),
+                short(successor)
+            ),
+            Self::GroupClosed { group, group_name } => {
+                format!("closed {}", named(group, group_name.as_deref()))
+            }
+            Self::ResyncAsked { group, group_name } => format!(
+                "asked to be let into {} anew: done when another member comes online",
+                named(group, group_name.as_deref())
+            ),
+            Self::CatchingUp {
+                group,
+                group_name,
+                done,
+                total,
+            } => format!(
+                "* catching up with {}: {done} of {total}",
+                named(group, group_name.as_deref())
+            ),
+            _ => String::new(),
         }
     }
 
     fn order_text(&self) -> String {
         match self {
             Self::Ordered {
+                measure,
                 seq,
                 user,
                 name,
                 device,
+                and_devices,
                 already,
             } => {
                 let verb = if *already {
@@ -148,13 +230,15 @@ impl Report {
                     "ordered"
                 };
                 let whom = match (user, device) {
-                    (Some(user), _) => format!("removal of {}", who(user, name.as_deref())),
-                    (None, device) => format!(
-                        "revocation of device {}",
-                        short(device.as_deref().unwrap_or("?"))
-                    ),
+                    (Some(user), _) => named(user, name.as_deref()),
+                    (None, Some(device)) => {
+                        let all = std::iter::once(device).chain(and_devices);
+                        let all: Vec<_> = all.map(|id| short(id)).collect();
+                        format!("device {}", all.join(", "))
+                    }
+                    (None, None) => return format!("{verb}: seq {seq}"),
                 };
-                format!("{verb}: {whom}, seq {seq}")
+                format!("{verb}: {measure} of {whom}, seq {seq}")
             }
             Self::OrderGroup {
                 group,
@@ -179,258 +263,5 @@ impl Report {
             ),
             _ => String::new(),
         }
-    }
-
-    fn history_text(&self) -> String {
-        let (line, what) = match self {
-            Self::Message { line, text } => {
-                let by = line
-                    .user
-                    .as_deref()
-                    .map_or_else(|| "?".into(), |user| who(user, line.name.as_deref()));
-                return format!("{} {by}: {}", prefix(line), indented(text));
-            }
-            Self::Unsupported { line } => (line, "a message that this version cannot show".into()),
-            Self::OwnUnknown { line } => (
-                line,
-                "a message of this device from a state that is lost".into(),
-            ),
-            Self::Opened { line } => (line, "the group is open on this device".into()),
-            Self::Added { line, users } => (line, format!("added {}", people(users))),
-            Self::Removed { line, users } => (line, format!("removed {}", people(users))),
-            Self::Left { line, users } => (line, format!("{} left", people(users))),
-            Self::Changed { line } => (line, "the group's policy was changed".into()),
-            Self::Rotated { line, order, users } => (
-                line,
-                format!("keys rotated by order {order} against {}", people(users)),
-            ),
-            Self::Refreshed { line } => (line, "keys refreshed".into()),
-            Self::Faulty {
-                line,
-                device,
-                reason,
-            } => (
-                line,
-                format!(
-                    "device {} sent a commit that nobody follows: {}",
-                    short(device),
-                    one_line(reason)
-                ),
-            ),
-            Self::Continued {
-                line,
-                successor,
-                reason,
-            } => (
-                line,
-                format!(
-                    "the conversation goes on in group {}: {}",
-                    short(successor),
-                    one_line(reason)
-                ),
-            ),
-            Self::Gap {
-                line,
-                from,
-                to,
-                policy_changed,
-            } => {
-                let policy = if *policy_changed {
-                    "; the group's policy has changed"
-                } else {
-                    ""
-                };
-                (
-                    line,
-                    format!("this device missed records {from} to {to}{policy}"),
-                )
-            }
-            Self::Refused { line, reason } => {
-                (line, format!("a record was refused: {}", one_line(reason)))
-            }
-            _ => return String::new(),
-        };
-        let by = line.user.as_deref().map_or_else(String::new, |user| {
-            format!(" (by {})", who(user, line.name.as_deref()))
-        });
-        format!("{} * {what}{by}", prefix(line))
-    }
-}
-
-fn prefix(line: &HistoryLine) -> String {
-    let group = named(&line.group, line.group_name.as_deref());
-    format!("[{group} {}] {}", line.seq, utc(line.at_ms))
-}
-
-fn user_text(user: &User) -> String {
-    let me = if user.me { "  (you)" } else { "" };
-    let name = one_line(user.person.name.as_deref().unwrap_or("?"));
-    format!(
-        "{}  {name}  {}, {}, {}{me}",
-        short(&user.person.user),
-        user.role,
-        user.status,
-        counted(user.devices, "device")
-    )
-}
-
-fn device_text(device: &Device) -> String {
-    let this = if device.this { "  (this device)" } else { "" };
-    let name = one_line(device.person.name.as_deref().unwrap_or("?"));
-    let since = match device.revoked {
-        Some(order) => format!("revoked by order {order}"),
-        None => format!("admitted by entry {}", device.added),
-    };
-    format!("{}  {name}  {since}{this}", short(&device.device))
-}
-
-fn whoami_text(me: &Whoami) -> String {
-    format!(
-        "name          {}\nrole          {}\nuser          {}\ndevice        {}\norganisation  {}\nrelay         {}\nrelay key     {}\nroster        entry {}{}",
-        one_line(me.person.name.as_deref().unwrap_or("?")),
-        me.role.as_deref().unwrap_or("none"),
-        me.person.user,
-        me.device,
-        me.org,
-        one_line(&me.relay),
-        me.relay_key,
-        me.roster_seq,
-        if me.expelled {
-            "\nthis device was put out of the organisation"
-        } else {
-            ""
-        },
-    )
-}
-
-fn group_info_text(info: &GroupInfo) -> String {
-    let reason = info
-        .reason
-        .as_deref()
-        .map_or_else(String::new, |r| format!(": {}", one_line(r)));
-    let mut text = format!(
-        "name           {}\ngroup          {}\nstatus         {}{reason}\nsuite          {}\nepoch          {}\nauthenticator  {}",
-        one_line(&info.group_name),
-        info.group,
-        info.status,
-        info.suite,
-        info.epoch,
-        info.epoch_authenticator,
-    );
-    for member in &info.members {
-        text += &member_text(member);
-    }
-    text
-}
-
-fn member_text(member: &report::Member) -> String {
-    let admin = if member.admin { ", admin" } else { "" };
-    let who = who(&member.person.user, member.person.name.as_deref());
-    format!(
-        "\nmember         {who}{admin}, {} devices",
-        member.devices.len()
-    )
-}
-
-fn counted(n: usize, what: &str) -> String {
-    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
-}
-
-fn short(id: &str) -> &str {
-    id.get(..SHORT).unwrap_or(id)
-}
-
-fn named(id: &str, name: Option<&str>) -> String {
-    name.map_or_else(|| short(id).to_owned(), one_line)
-}
-
-fn who(user: &str, name: Option<&str>) -> String {
-    named(user, name)
-}
-
-fn people(users: &[Person]) -> String {
-    let names: Vec<_> = users
-        .iter()
-        .map(|p| who(&p.user, p.name.as_deref()))
-        .collect();
-    names.join(", ")
-}
-
-/// A name cannot begin a new line.
-fn one_line(text: &str) -> String {
-    clean(text)
-}
-
-/// A message's further lines are marked, so that none passes for another message.
-fn indented(text: &str) -> String {
-    text.split('\n')
-        .map(|line| clean(line.trim_end_matches('\r')))
-        .collect::<Vec<_>>()
-        .join("\n    | ")
-}
-
-/// A time as `2026-11-22 11:01:13Z`.
-#[must_use]
-pub fn utc(ms: u64) -> String {
-    let seconds = ms / 1000;
-    let (days, rest) = (seconds / 86_400, seconds % 86_400);
-    let (year, month, day) = civil(days);
-    format!(
-        "{year:04}-{month:02}-{day:02} {:02}:{:02}:{:02}Z",
-        rest / 3600,
-        rest / 60 % 60,
-        rest % 60
-    )
-}
-
-/// Year, month and day of the n-th day since 1970 (Howard Hinnant's `civil_from_days`).
-fn civil(days: u64) -> (u64, u64, u64) {
-    let z = days + 719_468;
-    let era = z / 146_097;
-    let doe = z % 146_097;
-    let yoe = (doe - doe / 1460 + doe / 36_524 - doe / 146_096) / 365;
-    let doy = doe - (365 * yoe + yoe / 4 - yoe / 100);
-    let mp = (5 * doy + 2) / 153;
-    let month = if mp < 10 { mp + 3 } else { mp - 9 };
-    let year = yoe + era * 400 + u64::from(month <= 2);
-    (year, month, doy - (153 * mp + 2) / 5 + 1)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn message(text: &str, name: &str) -> String {
-        let line = HistoryLine {
-            group: "cd".repeat(32),
-            group_name: Some("team".into()),
-            seq: 12,
-            user: Some("ab".repeat(16)),
-            name: Some(name.into()),
-            epoch: 1,
-            at_ms: 0,
-        };
-        let text = text.into();
-        Report::Message { line, text }.text()
-    }
-
-    #[test]
-    fn nobody_can_write_a_line_that_looks_like_another_s() {
-        assert_eq!(
-            message("hi", "Ann"),
-            "[team 12] 1970-01-01 00:00:00Z Ann: hi"
-        );
-        let forged = message("x\n[team 13] 1970-01-01 00:00:00Z Bob: y\u{1b}[1A", "An\nn");
-        assert_eq!(
-            forged,
-            "[team 12] 1970-01-01 00:00:00Z An\u{FFFD}n: x\n    | [team 13] 1970-01-01 00:00:00Z Bob: y\u{FFFD}[1A"
-        );
-    }
-
-    #[test]
-    fn times_are_right() {
-        assert_eq!(utc(0), "1970-01-01 00:00:00Z");
-        assert_eq!(utc(951_782_400_000), "2000-02-29 00:00:00Z");
-        assert_eq!(utc(1_795_345_273_999), "2026-11-22 11:01:13Z");
     }
 }

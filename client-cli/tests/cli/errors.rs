@@ -30,6 +30,31 @@ fn a_wrong_command_line_is_2() {
         &["--json", "invite", "Ann", "--expires", "7"],
         &["--json", "role", "Ann", "king"],
         &["--json", "offboard", "Ann", "--wait", "soon"],
+        &["--json", "suspend"],
+        &["--json", "invite", "Ann", "--again", "Bob"],
+        &["--json", "invite", "--again", "Bob", "--role", "admin"],
+        &["--json", "devices", "revoke"],
+        &["--json", "policy", "set"],
+        &["--json", "policy", "set", "--suite", "0x0002"],
+        &["--json", "policy", "set", "--staleness", "sometimes"],
+        &["--json", "profile", " "],
+        &["--json", "group", "policy", "team"],
+        &["--json", "group", "policy", "team", "--retention", "36h"],
+        &["--json", "group", "admin", "add", "team"],
+        &["--json", "group", "rename", "team", "a\nb"],
+        &["--json", "join", "x", "--pin", "1234"],
+        &["--json", "org", "recover", "--name", "Olga"],
+        &[
+            "--json",
+            "org",
+            "recover",
+            "--root-key",
+            "x",
+            "--name",
+            "O",
+            "--relay",
+            "h:1",
+        ],
     ] {
         let ran = run(&mut bare(args));
         assert_eq!(ran.exit, 2, "{args:?}: {ran:?}");
@@ -119,7 +144,21 @@ fn a_damaged_database_or_key_file_is_5() {
 fn a_silent_relay_is_7_and_what_is_stored_is_shown() {
     let setting = Setting::with_profile();
     fails(&setting.run(&["--json", "users"]), 7, "unreachable");
-    fails(&setting.run(&["--json", "invite", "Ann"]), 7, "unreachable");
+    for verb in [
+        &["--json", "invite", "Ann"][..],
+        &["--json", "suspend", "Ann"],
+        &["--json", "policy", "set", "--pin", "required"],
+        &["--json", "profile", "Ann"],
+        &["--json", "devices", "add"],
+        &["--json", "group", "rename", "team", "crew"],
+        &["--json", "group", "leave", "team"],
+        &["--json", "group", "restart", "team"],
+        &["--json", "group", "close", "team"],
+    ] {
+        let ran = setting.run(verb);
+        fails(&ran, 7, "unreachable");
+        assert_eq!(ran.json()["queued"], false, "{ran:?}");
+    }
     assert_eq!(setting.run(&["--offline", "users"]).exit, 0);
     assert_eq!(setting.run(&["whoami"]).exit, 0);
 }
@@ -165,6 +204,47 @@ fn a_link_that_does_not_read_is_11() {
 }
 
 #[test]
+fn a_link_with_a_pin_asks_for_it_before_it_does_anything() {
+    let setting = Setting::empty();
+    let mut link = setting.link();
+    link.needs_pin = true;
+    let link = link.to_text();
+    let ran = setting.run(&["--json", "join", &link]);
+    fails(&ran, 11, "link");
+    assert!(ran.err.contains("needs a PIN"), "{ran:?}");
+    assert!(!setting.profile().dir().exists(), "nothing was made");
+    let args = ["--json", "join", &link, "--pin", "abcd 2345"];
+    fails(&setting.run(&args), 7, "unreachable");
+}
+
+#[test]
+fn a_root_key_that_does_not_read_is_22() {
+    let setting = Setting::empty();
+    let file = setting.path("root.key");
+    let path = file.to_str().expect("UTF-8");
+    let recover = [
+        "--json",
+        "org",
+        "recover",
+        "--root-key",
+        path,
+        "--name",
+        "O",
+    ];
+    fails(&setting.run(&recover), 3, "profile");
+    let other = format!(
+        "mortise-root-key-1 {} {}\n",
+        "ab".repeat(32),
+        "cd".repeat(32)
+    );
+    for content in ["", "mortise-root-key-1 abc def\n", "hello\n", &other] {
+        std::fs::write(&file, content).expect("write");
+        fails(&setting.run(&recover), 22, "root_key");
+    }
+    assert!(!setting.profile().exists());
+}
+
+#[test]
 fn a_link_may_come_from_a_file_or_from_stdin() {
     let setting = Setting::empty();
     let path = setting.path("link");
@@ -185,6 +265,16 @@ fn unknown_names_are_12() {
     let setting = Setting::with_profile();
     let ran = setting.run(&["--json", "--offline", "send", "no\u{1b}[31mwhere", "hi"]);
     fails(&ran, 12, "unknown");
+    fails(
+        &setting.run(&["--json", "--offline", "group", "show", "nowhere"]),
+        12,
+        "unknown",
+    );
+    fails(
+        &setting.run(&["--json", "--offline", "devices", "list", "nobody"]),
+        12,
+        "unknown",
+    );
     fails(
         &setting.run(&["--json", "--offline", "read", "nowhere"]),
         12,

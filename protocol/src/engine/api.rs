@@ -5,7 +5,7 @@ use crate::identity::{
     DeviceId, GroupId, InvitationId, JoinLink, LogSeq, Pin, PublicKey, RosterSeq, UserId,
 };
 use crate::roster::{OrgPolicy, Role};
-use crate::wire::{ClientToRelay, ConnectionBinding, GroupState, RelayToClient};
+use crate::wire::{ClientToRelay, ConnectionBinding, GroupState, Refusal, RelayToClient};
 
 /// Names one thing that the user asked for, for as long as it takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -33,6 +33,18 @@ pub struct Command {
     pub id: IntentId,
     /// What is wanted.
     pub kind: CommandKind,
+}
+
+/// Whether an invitation has a PIN beside its link (REQ-104).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PinChoice {
+    /// If the organisation's policy asks for it.
+    #[default]
+    Policy,
+    /// Whatever the policy says.
+    Always,
+    /// Refused where the policy asks for one.
+    Never,
 }
 
 /// Everything that changes something.
@@ -98,11 +110,15 @@ pub enum CommandKind {
         role: Role,
         /// Until when, ms since 1970.
         expires_at_ms: u64,
+        /// Whether there is a PIN besides.
+        pin: PinChoice,
     },
     /// Makes an invitation for a further device of this user; answered by [`Event::Invited`].
     InviteDevice {
         /// Until when, ms since 1970.
         expires_at_ms: u64,
+        /// Whether there is a PIN besides.
+        pin: PinChoice,
     },
     /// Orders a user's removal from the organisation; answered by [`Event::Ordered`].
     RemoveUser {
@@ -120,6 +136,8 @@ pub enum CommandKind {
         user: UserId,
         /// Until when, ms since 1970.
         expires_at_ms: u64,
+        /// Whether there is a PIN besides.
+        pin: PinChoice,
     },
     /// Orders a device's removal; answered by [`Event::Ordered`].
     RevokeDevice {
@@ -271,6 +289,18 @@ pub enum Event {
         /// A row per group that existed when the order was given.
         groups: Vec<OrderGroup>,
     },
+    /// The relay has no room for it now: it is kept, and done as soon as there is room. Said once for each command.
+    Delayed {
+        /// The command.
+        id: IntentId,
+        /// The group.
+        group: GroupId,
+    },
+    /// The relay refuses to talk to this device, whatever it wants; it is asked again with every connection.
+    TurnedAway {
+        /// Why.
+        refusal: Refusal,
+    },
     /// What was asked for cannot be done.
     Failed {
         /// The command.
@@ -411,6 +441,9 @@ pub enum CommandError {
     /// The roster's rules forbid it.
     #[error("the organisation's rules do not allow that: {0}")]
     Roster(String),
+    /// Every invitation has a PIN, by the organisation's policy.
+    #[error("the organisation's policy asks for a PIN with every invitation")]
+    PinRequired,
     /// The names cannot be sealed yet.
     #[error("the directory key has not arrived yet; a colleague's device must come online once")]
     NoDirectoryKey,
@@ -454,6 +487,15 @@ pub enum Alarm {
         /// The named rule.
         reason: String,
     },
+    /// The device's clock and the relay's differ: by more than ten minutes it is said, by more than a day nothing is made
+    /// that would carry a wrong time.
+    #[error("this device's clock and the relay's differ by {} minutes: set the clock", device_ms.abs_diff(*relay_ms) / 60_000)]
+    Clock {
+        /// The device's clock, ms since 1970.
+        device_ms: u64,
+        /// The relay's clock, ms since 1970.
+        relay_ms: u64,
+    },
     /// No owner or admin has stated the roster's newest entry for too long: the relay may withhold entries, or they are away.
     #[error(
         "no administrator has confirmed the list of members for {} min; the policy allows {} min",
@@ -464,15 +506,6 @@ pub enum Alarm {
         age_ms: u64,
         /// How old it may be, ms.
         limit_ms: u64,
-    },
-    /// The device's clock and the relay's differ: by more than ten minutes it is said, by more than a day nothing is made
-    /// that would carry a wrong time.
-    #[error("this device's clock and the relay's differ by {} minutes: set the clock", device_ms.abs_diff(*relay_ms) / 60_000)]
-    Clock {
-        /// The device's clock, ms since 1970.
-        device_ms: u64,
-        /// The relay's clock, ms since 1970.
-        relay_ms: u64,
     },
     /// A device attested what this device knows to be false.
     #[error("a device made a false statement about an order")]
@@ -605,7 +638,7 @@ pub enum GroupStatusView {
         /// Which.
         successor: GroupId,
     },
-    /// An order of the organisation has closed it.
+    /// An administrator has closed it.
     Closed,
 }
 

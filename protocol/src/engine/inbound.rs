@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::restart::remember_parent;
 use super::rows::{
     self, GROUPS, GroupRow, GroupStatus, HISTORY, INTENTS, LOG_HASHES, ORDERS, OUTBOX, OrderRow,
-    OutboxKind, OutboxRow,
+    OutboxKind, OutboxRow, RESYNCS,
 };
 use super::state::{Chore, State};
 use super::warm::Warmth;
@@ -199,7 +199,7 @@ impl State {
         if record.seq != row.cursor.next() && row.status == GroupStatus::Active {
             return Ok(Next::Stop);
         }
-        let needs = record.fence.max(match &body {
+        let needs = record.fence.max(row.floor(record.seq)).max(match &body {
             Ok(body) => roster_seq_of(body).unwrap_or_default(),
             Err(_) => RosterSeq(0),
         });
@@ -324,7 +324,8 @@ impl State {
         if record.fence < row.fence {
             return Err(Violation::FenceFell.into());
         }
-        if record.seq > row.floor_seq && record.fence < row.floor_fence {
+        let floor = row.floor(record.seq);
+        if record.fence < floor && self.roster.order(floor).is_some() {
             return Err(Violation::FenceMissed.into());
         }
         if let RecordBody::Restart(restart) = body {
@@ -527,6 +528,11 @@ impl State {
             .map_err(|v| Refused::Rule(v, Some(committer.device)))?;
         Self::check_leaf(inbound.row, &committer, s)?;
         let removes_me = change.removes_me;
+        let me = self.identity.device;
+        if removes_me && !change.adds.iter().any(|leaf| leaf.device == me) {
+            // Whoever took this device out did not mean to let it in anew.
+            tx.delete(RESYNCS, group.0);
+        }
         let before = Seen::of(&state);
         remember_parent(tx, group, inbound.row, &state, committer.device)?;
         state.merge(&provider, *change)?;
@@ -739,7 +745,7 @@ pub(super) fn roster_seq_of(body: &RecordBody) -> Option<RosterSeq> {
 
 fn history_of(content: &[u8]) -> Option<HistoryKind> {
     Some(match content::decode(content).ok()? {
-        Content::Text(text) => HistoryKind::Text(text),
+        Content::Text(message) => HistoryKind::Text(message.text),
         Content::Unsupported => HistoryKind::Unsupported,
     })
 }

@@ -49,7 +49,7 @@ impl State {
             }
             let inner = Tx::new(tx);
             match self.follow_welcome(&inner, item, body.ok(), s) {
-                Ok(joined) => {
+                Ok((joined, opened)) => {
                     let (group, adder) = (joined.group, joined.adder);
                     let predecessor = group.policy().predecessor;
                     self.groups.insert(item.group, group);
@@ -66,8 +66,7 @@ impl State {
                     }
                     tx.absorb(inner.into_batch()?);
                     let who = None;
-                    let event =
-                        write_history(tx, item.group, &item.entry, who, HistoryKind::Opened)?;
+                    let event = write_history(tx, item.group, &item.entry, who, opened)?;
                     if !self.is_candidate(tx, item.group)? {
                         self.event(Event::Joined { group: item.group });
                     }
@@ -82,6 +81,7 @@ impl State {
                         device: None,
                         violation,
                     });
+                    self.ask_again(tx, item.group)?;
                 }
                 Err(error) => return Err(error.into()),
             }
@@ -129,7 +129,7 @@ impl State {
         item: &InboxItem,
         body: Option<RecordBody>,
         s: RosterSeq,
-    ) -> Result<JoinedGroup, GroupError> {
+    ) -> Result<(JoinedGroup, HistoryKind), GroupError> {
         let Some(RecordBody::Commit(entry)) = body else {
             return Err(Violation::MalformedRecord.into());
         };
@@ -146,7 +146,16 @@ impl State {
         }
         let held: Option<GroupRow> = rows::load(tx, GROUPS, &item.group.0)
             .map_err(|_| GroupError::Mls("read a group's row"))?;
-        if held.is_some_and(|row| row.status != GroupStatus::Removed) {
+        let is_member = held
+            .as_ref()
+            .is_some_and(|row| row.status != GroupStatus::Removed);
+        let held = match held {
+            Some(row) => self
+                .last_held(tx, item.group, row)
+                .map_err(|_| GroupError::Mls("read what was held of a group"))?,
+            None => None,
+        };
+        if is_member && held.is_none() {
             return Err(Violation::WelcomeUnasked.into());
         }
         let crypto = self.crypto.clone();
@@ -166,9 +175,18 @@ impl State {
         }
         let me = self.identity.user;
         validate::check_joined_tree(&self.roster, s, &joined.adder, me, group.leaves())?;
+        if let Some(held) = &held {
+            self.check_resync(held, &joined)?;
+        }
         self.write_joined(tx, item, group, joined.added, s)
             .map_err(|_| GroupError::Mls("write a group's row"))?;
-        Ok(joined)
+        let opened = match &held {
+            Some(held) => self
+                .finish_resync(tx, item, held, group.policy())
+                .map_err(|_| GroupError::Mls("end a resync"))?,
+            None => HistoryKind::Opened,
+        };
+        Ok((joined, opened))
     }
 
     fn check_entry(
@@ -214,6 +232,7 @@ impl State {
             refresh_at_ms: self.next_refresh_ms(group.leaves().len()),
             predecessor: group.policy().predecessor.map(|p| p.group),
             is_candidate: false,
+            resynced_ms: 0,
         };
         for (key, _) in tx.scan(rows::LOG_HASHES, &item.group.0)? {
             tx.delete(rows::LOG_HASHES, key);

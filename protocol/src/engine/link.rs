@@ -21,6 +21,8 @@ const LARGE_ANSWER_TIMEOUT_MS: u64 = 60_000;
 pub(super) const CREDIT: u32 = 256;
 /// Groups whose logs are read at once: what the relay queues for one device is bounded.
 const MAX_CATCHING_UP: usize = 16;
+/// A log that is further ahead than this is a long way, records.
+const FAR_BEHIND: u64 = 100;
 /// One-time KeyPackages to keep in stock (REQ-092).
 const STOCK: u32 = 20;
 /// Below this many, the stock is filled up.
@@ -59,6 +61,9 @@ pub(super) enum Asked {
     OrderStatus {
         id: IntentId,
     },
+    Resync {
+        group: GroupId,
+    },
 }
 
 /// A subscription to one epoch of a group's log.
@@ -81,6 +86,8 @@ pub(super) struct Sub {
 pub(super) struct Link {
     pub(super) binding: ConnectionBinding,
     pub(super) hello: bool,
+    /// The clocks differ so far that nothing with a lifetime is made (REQ-159).
+    pub(super) clock_is_off: bool,
     pub(super) relay_head: RosterSeq,
     /// Nothing is made before the roster has this entry.
     pub(super) need_roster: RosterSeq,
@@ -90,6 +97,10 @@ pub(super) struct Link {
     pub(super) sent: BTreeSet<Hash>,
     /// Records that the relay could not store just now.
     pub(super) refused: BTreeSet<Hash>,
+    /// Groups of which the relay could not store something just now.
+    pub(super) no_room: BTreeSet<GroupId>,
+    /// Groups that were asked, on this connection, to let this device in anew.
+    pub(super) resyncs: BTreeSet<GroupId>,
     pub(super) inbox_waiting: bool,
     /// The inbox waits until this group's log has been followed up to there.
     pub(super) inbox_behind: Option<(GroupId, LogSeq)>,
@@ -163,6 +174,7 @@ impl Link {
     }
 
     pub(super) fn forget_refused(&mut self) {
+        self.no_room.clear();
         for record in std::mem::take(&mut self.refused) {
             self.sent.remove(&record);
         }
@@ -194,12 +206,15 @@ impl State {
         self.link = Some(Link {
             binding,
             hello: false,
+            clock_is_off: false,
             relay_head: RosterSeq(0),
             need_roster: RosterSeq(0),
             asked: BTreeMap::new(),
             subs: BTreeMap::new(),
             sent: BTreeSet::new(),
             refused: BTreeSet::new(),
+            no_room: BTreeSet::new(),
+            resyncs: BTreeSet::new(),
             inbox_waiting: false,
             inbox_behind: None,
             waiting: BTreeSet::new(),
@@ -299,12 +314,14 @@ impl State {
                     key_packages_left,
                     has_last_resort,
                     inbox_waiting,
+                    now_ms,
                     ..
                 },
             ) => {
                 if !bool::from(admitted) {
                     return self.handle_expelled(tx);
                 }
+                self.handle_let_in();
                 let lacks_key = self.newest_directory_key().is_none();
                 if let Some(link) = &mut self.link {
                     link.hello = true;
@@ -314,6 +331,7 @@ impl State {
                     link.key_packages = Some((key_packages_left, has_last_resort.into()));
                 }
                 self.event(Event::Online);
+                self.check_clock(now_ms);
                 self.check_head(head);
                 self.dirty = self.group_ids(tx)?.into_iter().collect();
                 self.restock(tx)
@@ -348,18 +366,20 @@ impl State {
             (
                 Asked::Subscribe { group, epoch },
                 Response::Subscribed {
+                    head_seq,
                     head_epoch,
                     last_readable,
                     confirmed_epoch,
-                    ..
                 },
             ) => {
                 let ends = (head_epoch, last_readable);
+                self.tell_progress(tx, group, head_seq)?;
                 self.handle_subscribed(tx, group, epoch, ends, confirmed_epoch)
             }
             (Asked::FetchInbox, Response::Inbox { items, more }) => {
                 self.handle_inbox(tx, &items, more.into())
             }
+            (Asked::Resync { group }, Response::Done) => self.handle_resync_stored(tx, group),
             (Asked::OrderStatus { id }, Response::OrderStatus { groups }) => {
                 self.handle_order_status(tx, id, groups)
             }
@@ -378,6 +398,7 @@ impl State {
             return self.handle_expelled(tx);
         }
         match asked {
+            Asked::Hello => self.handle_turned_away(tx, refusal),
             Asked::Submit { group, record } => {
                 self.handle_submit_refused(tx, group, record, refusal)
             }
@@ -385,6 +406,17 @@ impl State {
             Asked::AppendRoster { entry } => self.handle_roster_refused(tx, entry, refusal),
             Asked::ClaimKeyPackages { group, .. } => {
                 self.claims.remove(&group);
+                if refusal == Refusal::Storage {
+                    return self.wait_for_room(tx, group);
+                }
+                self.retry_later();
+                self.unsettled.insert(group);
+                Ok(())
+            }
+            Asked::Resync { group } => {
+                if let Some(link) = &mut self.link {
+                    link.resyncs.remove(&group);
+                }
                 self.retry_later();
                 self.unsettled.insert(group);
                 Ok(())
@@ -464,7 +496,8 @@ impl State {
         };
         // The whole chain is verified before anybody can add this device (REQ-020).
         let head = self.roster.head().seq;
-        if !self.is_admitted() || self.online().is_none_or(|link| link.relay_head > head) {
+        let may_stock = |link: &mut Link| link.relay_head <= head && !link.clock_is_off;
+        if !self.is_admitted() || !self.online().is_some_and(may_stock) {
             return Ok(());
         }
         let Some(stock) = self.online().and_then(|link| link.key_packages.take()) else {
@@ -550,6 +583,22 @@ impl State {
         );
     }
 
+    /// Tells the user how far a log has been read that is far ahead (REQ-160).
+    fn tell_progress(
+        &mut self,
+        tx: &Tx<'_>,
+        group: GroupId,
+        total: LogSeq,
+    ) -> Result<(), EngineError> {
+        let row = rows::load::<GroupRow>(tx, GROUPS, &group.0)?;
+        if let Some(done) = row.map(|row| row.cursor)
+            && total.0.saturating_sub(done.0) > FAR_BEHIND
+        {
+            self.event(Event::CatchingUp { group, done, total });
+        }
+        Ok(())
+    }
+
     fn handle_subscribed(
         &mut self,
         tx: &Tx<'_>,
@@ -595,7 +644,15 @@ impl State {
                 Ok(())
             }
             // Our epoch is not one of the log's: what this device holds of the group leads nowhere.
-            other => self.stop_group(tx, group, &other.to_string()),
+            other => {
+                self.stop_group(tx, group, &other.to_string())?;
+                match rows::load::<GroupRow>(tx, GROUPS, &group.0)? {
+                    Some(mut row) if *other == Refusal::AccessDenied => {
+                        self.ask_resync(tx, group, &mut row)
+                    }
+                    _ => Ok(()),
+                }
+            }
         }
     }
 

@@ -7,6 +7,7 @@
 mod admission;
 mod api;
 mod checkpoints;
+mod clock;
 mod devices;
 mod directory;
 mod duties;
@@ -21,6 +22,7 @@ mod pursue;
 mod restart;
 mod resync;
 mod retention;
+mod room;
 mod roster_commands;
 mod roster_jobs;
 mod roster_sync;
@@ -31,8 +33,8 @@ mod warm;
 pub use admission::{Admission, AdmissionError, AdmissionStep};
 pub use api::{
     Alarm, Command, CommandError, CommandKind, Event, GroupStatusView, GroupView, HistoryKind,
-    HistoryRecord, Input, IntentId, InviteLink, MemberView, OrderGroup, Output, PolicyChange,
-    WhoMayAdd,
+    HistoryRecord, Input, IntentId, InviteLink, MemberView, OrderGroup, Output, PinChoice,
+    PolicyChange, WhoMayAdd,
 };
 pub use identity::{DeviceKeys, Identity, has_identity, load_identity, save_identity};
 
@@ -46,6 +48,7 @@ use crate::identity::{
 };
 use crate::roster::{OrgPolicy, Roster};
 use crate::store::{Store, StoreError, Tx, commit};
+use crate::wire::Refusal;
 use rows::{GROUPS, GroupRow, GroupStatus, HISTORY, ROSTER};
 use state::State;
 
@@ -131,9 +134,12 @@ impl<S: Store> Engine<S> {
         self.state.now_ms = now_ms;
         let batch = {
             let tx = Tx::new(&self.store);
-            self.state
-                .step(&tx, input)
-                .and_then(|()| Ok(tx.into_batch()?))
+            let step = self.state.step(&tx, input);
+            // openmls does not pass on why it could not read: a store's failure is nobody else's fault.
+            match tx.failure() {
+                Some(failure) => Err(failure.into()),
+                None => step.and_then(|()| Ok(tx.into_batch()?)),
+            }
         };
         let done = batch.and_then(|batch| Ok(commit(&mut self.store, &batch)?));
         match done {
@@ -230,6 +236,16 @@ impl<S: Store> Engine<S> {
         self.state.is_synced()
     }
 
+    /// Whether all is dealt with but what the relay has no room for: waiting longer changes nothing.
+    pub fn waits_for_room_only(&self) -> bool {
+        self.state.waits_for_room_only()
+    }
+
+    /// Why the relay does not talk to this device at present, if it has said so.
+    pub fn turned_away(&self) -> Option<&Refusal> {
+        self.state.turned_away()
+    }
+
     /// Whether this device was removed, suspended or revoked.
     pub fn is_expelled(&self) -> bool {
         self.state.expelled
@@ -295,7 +311,11 @@ impl<S: Store> Engine<S> {
                 successor,
             };
             let closed = self.state.roster.closed_at(id).is_some();
-            if closed && view.status == GroupStatusView::Active {
+            let is_held = matches!(
+                view.status,
+                GroupStatusView::Active | GroupStatusView::Stopped(_)
+            );
+            if closed && is_held {
                 view.status = GroupStatusView::Closed;
             }
             if !is_left {

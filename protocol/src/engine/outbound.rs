@@ -62,6 +62,7 @@ impl State {
             floor_fence: RosterSeq(0),
             refresh_at_ms: self.next_refresh_ms(1),
             is_candidate: policy.predecessor.is_some(),
+            resynced_ms: 0,
             predecessor: policy.predecessor.map(|p| p.group),
         };
         rows::put(tx, GROUPS, group_id.0, &row)?;
@@ -85,7 +86,17 @@ impl State {
             return Ok(());
         };
         self.prune_history(tx, id, &row)?;
+        let asks = self.send_resync(tx, id, &mut row)?;
         match &row.status {
+            // What is wanted waits for the answer.
+            GroupStatus::Halted(_) | GroupStatus::Stopped(_) | GroupStatus::Removed if asks => {
+                self.unsettled.insert(id);
+                return Ok(());
+            }
+            GroupStatus::Halted(_) if self.roster.closed_at(id).is_some() => {
+                self.unsettled.remove(&id);
+                return self.fail_intents(tx, id, &CommandError::GroupClosed);
+            }
             GroupStatus::Halted(fault) if fault.stopped().is_none() => {
                 return self.pump_halted(tx, id, &mut row);
             }
@@ -142,7 +153,7 @@ impl State {
             self.fail_intents(tx, work.id, &CommandError::GroupClosed)?;
             return Ok(true);
         }
-        let outbox = self.send_outbox(tx, work.id, work.row, Some(&access_key))?;
+        let outbox = self.send_outbox(tx, work.id, work.row, Some(&*access_key))?;
         if outbox.iter().any(|(_, o)| o.kind == OutboxKind::Commit) {
             return Ok(false);
         }
@@ -160,6 +171,9 @@ impl State {
             return self.await_removal(tx, &mut work);
         }
         if self.must_rotate(tx, &mut work)? {
+            return Ok(false);
+        }
+        if self.answer_resyncs(tx, &mut work)? {
             return Ok(false);
         }
         if self.pursue_restart(tx, &mut work)? {
@@ -426,17 +440,16 @@ impl State {
                 if let Some(link) = &mut self.link {
                     link.refused.insert(record);
                 }
-                self.retry_later();
-                if let Some(id) = outbox.intent.map(IntentId) {
-                    let error = CommandError::Refused(refusal);
-                    self.event(Event::Failed { id, error });
-                }
-                return Ok(());
+                return self.wait_for_room(tx, group);
             }
             Refusal::RosterBehind { head_seq, .. } => {
                 if let Some(link) = &mut self.link {
                     link.relay_head = link.relay_head.max(head_seq);
                 }
+            }
+            refusal if outbox.kind == OutboxKind::Restart => {
+                self.drop_outbox(tx, group, number, &outbox)?;
+                return self.handle_restart_refused(tx, group, &refusal);
             }
             // Its entry is on the way; a relay that has none has lied.
             Refusal::GroupClosed if self.roster.closed_at(group).is_none() => {
@@ -445,14 +458,13 @@ impl State {
                     link.need_roster = link.need_roster.max(next);
                 }
             }
-            refusal if outbox.kind == OutboxKind::Restart => {
-                self.drop_outbox(tx, group, number, &outbox)?;
-                return self.handle_restart_refused(tx, group, &refusal);
-            }
             Refusal::WrongEpoch { .. } | Refusal::GroupRestarted { .. } => {
+                // The log says whether the record is in it: when its epoch ends without it, it is wanted again. On the
+                // relay's word alone it would be made, and read, twice.
                 if let Some(link) = &mut self.link {
                     link.subs.remove(&group);
                 }
+                return Ok(());
             }
             Refusal::RosterFork => {
                 let seq = self.roster.head().seq;

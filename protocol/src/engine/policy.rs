@@ -72,6 +72,7 @@ impl State {
             adds: &adds,
             removes: &by_value.chain(&leaves).copied().collect::<Vec<_>>(),
             leaves: &leaves,
+            resyncs: &[],
             policy: group.policy(),
             new_policy: None,
             other_proposals: false,

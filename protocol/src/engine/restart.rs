@@ -106,12 +106,19 @@ impl State {
         // The epoch is closed: what was not met in it never will be.
         self.drop_lost(tx, group, row)?;
         row.status = GroupStatus::Halted(fault);
+        self.forget_timers(group);
+        Ok(())
+    }
+
+    /// Nothing is due in this group any more.
+    fn forget_timers(&mut self, group: GroupId) {
         for timers in [&mut self.duties, &mut self.refresh_at, &mut self.restart_at] {
             timers.remove(&group);
         }
         self.attest_at.retain(|(id, _), _| *id != group);
+        self.chores.retain(|(id, _), _| *id != group);
         self.claims.remove(&group);
-        Ok(())
+        self.leases.remove(&group);
     }
 
     /// The device's command to continue a group elsewhere.
@@ -582,11 +589,7 @@ impl State {
         let crypto = self.crypto.clone();
         let state = self.take_group(tx, group)?;
         state.delete(&MlsProvider::new(&crypto, tx))?;
-        for timers in [&mut self.duties, &mut self.refresh_at, &mut self.restart_at] {
-            timers.remove(&group);
-        }
-        self.attest_at.retain(|(id, _), _| *id != group);
-        self.claims.remove(&group);
+        self.forget_timers(group);
         self.event(Event::GroupContinued {
             id: intent.map(IntentId),
             group,
@@ -675,13 +678,8 @@ impl State {
                 tx.delete(space, key);
             }
         }
-        for timers in [&mut self.duties, &mut self.refresh_at, &mut self.restart_at] {
-            timers.remove(&id);
-        }
-        self.attest_at.retain(|(group, _), _| *group != id);
-        self.claims.remove(&id);
+        self.forget_timers(id);
         self.unsettled.remove(&id);
-        self.leases.remove(&id);
         Ok(())
     }
 

@@ -1,29 +1,318 @@
-//! Resync: a device whose state leads nowhere is let in anew (REQ-156).
+//! Resync: a device whose state of a group leads nowhere asks the others, and one of them lets it in anew
+//! (REQ-156 to REQ-158).
+//!
+//! This module must never take a Welcome that was not asked for, and never hide what was missed.
 
-use super::rows::GroupRow;
+use rand::RngCore as _;
+
+use super::link::Asked;
+use super::outbound::Work;
+use super::rows::{
+    self, GROUPS, GroupRow, GroupStatus, INTENTS, OUTBOX, OutboxKind, OutboxRow, RESYNCS, ResyncRow,
+};
 use super::state::State;
-use super::{CommandError, EngineError, IntentId};
-use crate::identity::{DeviceId, GroupId};
+use super::{CommandError, EngineError, Event, HistoryKind, IntentId};
+use crate::group::validate::Leaf;
+use crate::group::{
+    Changes, GroupPolicy, JoinedGroup, MlsProvider, Resync, Violation, make_resync_key_package,
+    read_key_package,
+};
+use crate::identity::{DeviceId, GroupId, hash};
+use crate::roster::Role;
 use crate::store::Tx;
+use crate::wire::{InboxItem, Request};
+
+/// How much later each next of those who may answer does so, ms.
+const TURN_MS: u64 = 300;
+/// After this time a question is asked anew with a fresh KeyPackage, ms.
+const STALE_MS: u64 = 7 * 24 * 3_600 * 1_000;
+
+/// A group as this device last held it.
+pub(super) struct LastHeld {
+    row: GroupRow,
+    asked_at_ms: u64,
+    /// Its members and policy, where they are still known.
+    tree: Option<(Vec<Leaf>, GroupPolicy)>,
+}
 
 impl State {
     pub(super) fn command_resync(
         &mut self,
-        _: &Tx<'_>,
-        _: IntentId,
-        _: GroupId,
+        tx: &Tx<'_>,
+        id: IntentId,
+        group: GroupId,
     ) -> Result<Result<(), CommandError>, EngineError> {
-        Ok(Err(CommandError::NotAMember))
+        let Some((group, mut row)) = self.newest_of(tx, group)? else {
+            return Ok(Err(CommandError::UnknownGroup));
+        };
+        match row.status {
+            GroupStatus::Active | GroupStatus::Halted(_) | GroupStatus::Stopped(_) => {}
+            _ => return Ok(Err(row.closed().unwrap_or(CommandError::ContinuedWithout))),
+        }
+        self.ask_resync(tx, group, &mut row)?;
+        if let Some(mut asked) = resync_row(tx, group)? {
+            asked.intent = Some(id.0);
+            rows::put(tx, RESYNCS, group.0, &asked)?;
+        }
+        Ok(Ok(()))
     }
 
+    /// Writes down that this device wants to be let in anew; it is asked for whenever there is a connection.
     pub(super) fn ask_resync(
         &mut self,
-        _: &Tx<'_>,
-        _: GroupId,
-        _: &mut GroupRow,
+        tx: &Tx<'_>,
+        group: GroupId,
+        row: &mut GroupRow,
     ) -> Result<(), EngineError> {
+        let before = resync_row(tx, group)?;
+        // Each question is later than the one before, whatever the clock says.
+        let earlier = row
+            .resynced_ms
+            .max(before.as_ref().map_or(0, |b| b.asked_at_ms));
+        let asked_at_ms = self.now_ms.max(earlier + 1);
+        let resync = Resync::new(group, row.entry_hash, asked_at_ms);
+        let (crypto, identity) = (self.crypto.clone(), self.identity.clone());
+        let provider = MlsProvider::new(&crypto, tx);
+        let key_package = make_resync_key_package(&provider, &identity.me(), row.suite, &resync)
+            .map_err(|_| EngineError::Bug("make a KeyPackage"))?;
+        let asked = ResyncRow {
+            asked_at_ms,
+            key_package,
+            intent: before.and_then(|b| b.intent),
+        };
+        rows::put(tx, RESYNCS, group.0, &asked)?;
+        row.resynced_ms = asked_at_ms;
+        rows::put(tx, GROUPS, group.0, row)?;
+        if let Some(link) = &mut self.link {
+            link.resyncs.remove(&group);
+        }
+        self.dirty.insert(group);
         Ok(())
     }
 
-    pub(super) fn handle_resync_asked(&mut self, _: GroupId, _: DeviceId, _: &[u8]) {}
+    /// Puts an open question to the relay, once on each connection; returns whether there is one.
+    pub(super) fn send_resync(
+        &mut self,
+        tx: &Tx<'_>,
+        group: GroupId,
+        row: &mut GroupRow,
+    ) -> Result<bool, EngineError> {
+        let Some(asked) = resync_row(tx, group)? else {
+            return Ok(false);
+        };
+        if self.now_ms > asked.asked_at_ms + STALE_MS {
+            self.ask_resync(tx, group, row)?;
+            self.dirty.remove(&group);
+            return self.send_resync(tx, group, row);
+        }
+        if self.online().is_some_and(|link| link.resyncs.insert(group)) {
+            let key_package = asked.key_package.into();
+            self.ask(
+                Asked::Resync { group },
+                Request::AskResync { group, key_package },
+            );
+        }
+        Ok(true)
+    }
+
+    /// The relay has the question.
+    pub(super) fn handle_resync_stored(
+        &mut self,
+        tx: &Tx<'_>,
+        group: GroupId,
+    ) -> Result<(), EngineError> {
+        if let Some(mut asked) = resync_row(tx, group)?
+            && let Some(id) = asked.intent.take().map(IntentId)
+        {
+            rows::put(tx, RESYNCS, group.0, &asked)?;
+            self.event(Event::Done { id });
+        }
+        Ok(())
+    }
+
+    /// A colleague's device asks; who answers is decided when the group is looked at.
+    pub(super) fn handle_resync_asked(
+        &mut self,
+        group: GroupId,
+        device: DeviceId,
+        key_package: &[u8],
+    ) {
+        if device != self.identity.device {
+            let asked = (key_package.to_vec(), None);
+            self.resyncs_asked.insert((group, device), asked);
+            self.dirty.insert(group);
+        }
+    }
+
+    /// Lets in anew who asked for it (REQ-157); returns whether a commit for that is on its way.
+    pub(super) fn answer_resyncs(
+        &mut self,
+        tx: &Tx<'_>,
+        work: &mut Work<'_>,
+    ) -> Result<bool, EngineError> {
+        let all = (work.id, DeviceId([0; 16]))..=(work.id, DeviceId([0xff; 16]));
+        let asked: Vec<_> = self
+            .resyncs_asked
+            .range(all)
+            .map(|(k, v)| (*k, v.clone()))
+            .collect();
+        for ((group, device), (bytes, due)) in asked {
+            let package = read_key_package(&self.crypto, work.row.suite, self.now_ms, &bytes);
+            let package = package.ok().filter(|p| self.may_resync(work, device, p));
+            let Some(package) = package else {
+                self.resyncs_asked.remove(&(group, device));
+                continue;
+            };
+            let due = match due {
+                Some(at) => at,
+                None => self.now_ms + self.resync_delay_ms(work, device),
+            };
+            if due > self.now_ms {
+                self.resyncs_asked
+                    .insert((group, device), (bytes, Some(due)));
+                self.restart_at.insert(group, due);
+                continue;
+            }
+            let changes = Changes {
+                removes: vec![device],
+                adds: vec![package],
+                ..Changes::default()
+            };
+            self.commit(tx, work, None, changes)?;
+            return Ok(true);
+        }
+        Ok(false)
+    }
+
+    /// Whether a KeyPackage is by a member that is still admitted, for this group, and newer than its leaf (REQ-157).
+    fn may_resync(
+        &self,
+        work: &Work<'_>,
+        device: DeviceId,
+        package: &crate::group::ReadKeyPackage,
+    ) -> bool {
+        let leaf = work.group.leaves().iter().find(|l| l.device == device);
+        let before = work.group.resync_of(device).map_or(0, |r| r.asked_at_ms);
+        let is_same = leaf.is_some_and(|leaf| {
+            package.credential.device == device
+                && package.credential.user == leaf.user
+                && package.credential.org == leaf.org
+                && package.key == leaf.key
+        });
+        let asks_here = package
+            .resync
+            .is_some_and(|r| r.group == work.id && r.asked_at_ms > before);
+        let is_guest = self.roster.role(self.identity.user) == Some(Role::Guest);
+        let leaves = leaf.is_some_and(|leaf| work.group.leavers().contains(leaf));
+        is_same && asks_here && !leaves && self.roster.is_admitted(device) && !is_guest
+    }
+
+    /// How long this device leaves the answer to others, ms.
+    fn resync_delay_ms(&mut self, work: &Work<'_>, asker: DeviceId) -> u64 {
+        let epoch = work.row.epoch.0.to_be_bytes();
+        let place =
+            |device: DeviceId| hash("resync turn", &[&work.id.0[..], &epoch, &device.0].concat());
+        let mine = place(self.identity.device);
+        let leaves = work.group.leaves().iter();
+        let before = leaves
+            .filter(|l| l.device != asker && self.roster.is_admitted(l.device))
+            .filter(|l| place(l.device) < mine)
+            .count();
+        let turns = u64::try_from(before).unwrap_or(u64::MAX).min(20);
+        turns * TURN_MS + u64::from(self.rng.next_u32() % 50)
+    }
+
+    /// What this device last held of a group that a Welcome leads into again, if it asked for that (REQ-158).
+    pub(super) fn last_held(
+        &mut self,
+        tx: &Tx<'_>,
+        group: GroupId,
+        row: GroupRow,
+    ) -> Result<Option<LastHeld>, EngineError> {
+        let Some(asked) = resync_row(tx, group)? else {
+            return Ok(None);
+        };
+        let tree = if row.status == GroupStatus::Removed {
+            None
+        } else {
+            let state = self.take_group(tx, group).ok();
+            state.map(|state| (state.leaves().to_vec(), state.policy().clone()))
+        };
+        Ok(Some(LastHeld {
+            row,
+            asked_at_ms: asked.asked_at_ms,
+            tree,
+        }))
+    }
+
+    /// Checks that a Welcome answers the question that was asked (REQ-158).
+    pub(super) fn check_resync(
+        &self,
+        held: &LastHeld,
+        joined: &JoinedGroup,
+    ) -> Result<(), Violation> {
+        let mine = joined.group.resync_of(self.identity.device);
+        let is_answer = mine.is_some_and(|r| r.asked_at_ms == held.asked_at_ms);
+        let knows_adder = held
+            .tree
+            .as_ref()
+            .is_none_or(|(leaves, _)| leaves.contains(&joined.adder));
+        if is_answer && knows_adder {
+            Ok(())
+        } else {
+            Err(Violation::WelcomeUnasked)
+        }
+    }
+
+    /// This device is in again: what it missed is said, and what it had not sent is sent anew.
+    pub(super) fn finish_resync(
+        &mut self,
+        tx: &Tx<'_>,
+        item: &InboxItem,
+        held: &LastHeld,
+        policy: &GroupPolicy,
+    ) -> Result<HistoryKind, EngineError> {
+        let group = item.group;
+        tx.delete(RESYNCS, group.0);
+        for (number, outbox) in rows::of_group::<OutboxRow>(tx, OUTBOX, group)? {
+            tx.delete(OUTBOX, rows::key(group, number));
+            match outbox.intent {
+                // The relay has it in the log, where the others have read it.
+                Some(intent) if outbox.acked && outbox.kind == OutboxKind::Message => {
+                    tx.delete(INTENTS, rows::key(group, intent));
+                }
+                Some(intent) => self.set_in_flight(tx, group, intent, false)?,
+                None => {}
+            }
+        }
+        self.restart_at.remove(&group);
+        if let Some(link) = &mut self.link {
+            link.subs.remove(&group);
+            link.resyncs.remove(&group);
+        }
+        let policy_changed = held
+            .tree
+            .as_ref()
+            .is_some_and(|(_, before)| before != policy);
+        Ok(HistoryKind::Gap {
+            from: held.row.cursor.next().min(item.entry.seq),
+            to: item.entry.seq,
+            policy_changed,
+        })
+    }
+
+    /// The Welcome that came does not answer the question: it is asked anew, and somebody else may answer.
+    pub(super) fn ask_again(&mut self, tx: &Tx<'_>, group: GroupId) -> Result<(), EngineError> {
+        let row: Option<GroupRow> = rows::load(tx, GROUPS, &group.0)?;
+        match row {
+            Some(mut row) if resync_row(tx, group)?.is_some() => {
+                self.ask_resync(tx, group, &mut row)
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+pub(super) fn resync_row(tx: &Tx<'_>, group: GroupId) -> Result<Option<ResyncRow>, EngineError> {
+    rows::load(tx, RESYNCS, &group.0)
 }

@@ -2,7 +2,7 @@
 
 use super::roster_jobs::{Invite, RosterJob, Rotation};
 use super::state::State;
-use super::{CommandError, CommandKind, EngineError, IntentId};
+use super::{CommandError, CommandKind, EngineError, IntentId, PinChoice};
 use crate::identity::{
     DeviceId, InvitationId, InvitationSecret, Pin, UserId, derive_invitation_key,
 };
@@ -25,7 +25,11 @@ impl State {
                 name,
                 role,
                 expires_at_ms,
+                pin,
             } => {
+                if let Some(error) = self.refused_choice(pin) {
+                    return Ok(Err(error));
+                }
                 let user = UserId::random(&mut self.rng);
                 let Some(profile) = self.seal_name(user, &name) else {
                     return Ok(Err(CommandError::NoDirectoryKey));
@@ -35,18 +39,25 @@ impl State {
                     role,
                     profile,
                 };
-                let (op, invite) = self.invitation(user, expires_at_ms);
+                let (op, invite) = self.invitation(user, expires_at_ms, pin);
                 (vec![add, op], Rotation::IfStale, Some(invite))
             }
-            CommandKind::InviteDevice { expires_at_ms } => {
-                let (op, invite) = self.invitation(self.identity.user, expires_at_ms);
+            CommandKind::InviteDevice { expires_at_ms, pin } => {
+                if let Some(error) = self.refused_choice(pin) {
+                    return Ok(Err(error));
+                }
+                let (op, invite) = self.invitation(self.identity.user, expires_at_ms, pin);
                 (vec![op], Rotation::No, Some(invite))
             }
             CommandKind::ReinviteUser {
                 user,
                 expires_at_ms,
+                pin,
             } => {
-                let (op, invite) = self.invitation(user, expires_at_ms);
+                if let Some(error) = self.refused_choice(pin) {
+                    return Ok(Err(error));
+                }
+                let (op, invite) = self.invitation(user, expires_at_ms, pin);
                 (vec![op], Rotation::No, Some(invite))
             }
             CommandKind::SetProfile { user, name } => {
@@ -114,7 +125,7 @@ impl State {
         Ok(())
     }
 
-    /// The admitted devices of `device`'s own user that it let in, directly or not.
+    /// The admitted devices of `device`'s own user that it let in, directly or not (REQ-109).
     ///
     /// Other people's devices are left alone: an administrator's lost laptop may have let in everybody.
     fn enrolled_for_same_user(&self, device: DeviceId) -> Vec<DeviceId> {
@@ -127,13 +138,21 @@ impl State {
         enrolled
     }
 
-    fn invitation(&mut self, user: UserId, expires_at_ms: u64) -> (Op, Invite) {
+    fn requires_pin(&self) -> bool {
+        let policy = self.roster.policy();
+        policy.is_some_and(|policy| policy.pin_required.into())
+    }
+
+    /// Why there cannot be an invitation without a PIN, if one was asked for.
+    fn refused_choice(&self, pin: PinChoice) -> Option<CommandError> {
+        (pin == PinChoice::Never && self.requires_pin()).then_some(CommandError::PinRequired)
+    }
+
+    fn invitation(&mut self, user: UserId, expires_at_ms: u64, pin: PinChoice) -> (Op, Invite) {
         let invitation = InvitationId::random(&mut self.rng);
         let secret = InvitationSecret::random(&mut self.rng);
-        let policy = self.roster.policy();
-        let pin = policy
-            .is_some_and(|policy| policy.pin_required.into())
-            .then(|| Pin::random(&mut self.rng));
+        let has_pin = pin == PinChoice::Always || self.requires_pin();
+        let pin = has_pin.then(|| Pin::random(&mut self.rng));
         let op = Op::Invite {
             invitation,
             user,

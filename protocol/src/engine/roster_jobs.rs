@@ -43,8 +43,6 @@ pub(super) struct RosterJob {
     /// What was signed last.
     signed: Option<Signed>,
     pub(super) in_flight: bool,
-    /// The relay asked to wait until then, ms since 1970.
-    not_before_ms: u64,
 }
 
 /// An invitation's secret part, which the chain does not show.
@@ -89,7 +87,6 @@ impl RosterJob {
             invite,
             signed: None,
             in_flight: false,
-            not_before_ms: 0,
         }
     }
 
@@ -202,10 +199,10 @@ impl State {
         Ok(())
     }
 
-    /// When a job that waits for the relay's leave may be tried again, ms since 1970.
+    /// When jobs that wait for the relay's leave may be tried again, ms since 1970.
     pub(super) fn next_job_at(&self) -> Option<u64> {
-        let waits = self.roster_jobs.iter().map(|job| job.not_before_ms);
-        waits.filter(|at| *at > self.now_ms).min()
+        let waits = self.append_after_ms > self.now_ms && !self.roster_jobs.is_empty();
+        waits.then_some(self.append_after_ms)
     }
 
     /// Tells of what is in the chain; what another entry took the place of is signed again.
@@ -229,7 +226,22 @@ impl State {
             }
             at += 1;
         }
+        self.drop_moot_rotations(tx);
         Ok(())
+    }
+
+    /// Somebody else has named the key that this device was going to name by itself.
+    fn drop_moot_rotations(&mut self, tx: &Tx<'_>) {
+        if self.roster.directory_is_stale() {
+            return;
+        }
+        self.roster_jobs.retain(|job| {
+            let moot = job.own && job.rotation == Rotation::Always && job.signed.is_none();
+            if moot {
+                tx.delete(ROSTER_INTENTS, job_key(job.id));
+            }
+            !moot
+        });
     }
 
     fn may_append(&self) -> bool {
@@ -243,7 +255,9 @@ impl State {
 
     /// The job to be sent now: orders first, since nothing may keep them waiting.
     fn next_job(&self) -> Option<usize> {
-        let ready = |job: &RosterJob| job.not_before_ms <= self.now_ms && !self.must_wait(job);
+        let may = self.append_after_ms <= self.now_ms;
+        let exempt = |job: &RosterJob| job.is_order() && self.administers();
+        let ready = |job: &RosterJob| (may || exempt(job)) && !self.must_wait(job);
         let orders = self
             .roster_jobs
             .iter()
@@ -348,12 +362,9 @@ impl State {
             return Ok(());
         };
         tx.delete(ROSTER_INTENTS, job_key(job.id));
-        let Some(Signed { parent, key, .. }) = job.signed else {
+        let Some(Signed { parent, .. }) = job.signed else {
             return Ok(());
         };
-        if let Some(key) = key {
-            self.hold_directory_key(tx, key)?;
-        }
         if job.own {
             return Ok(());
         }
@@ -399,6 +410,16 @@ impl State {
             self.event(Event::Failed { id: job.id, error });
         }
         Ok(())
+    }
+
+    /// Keeps the directory key that an entry of this device names, now that the entry is in the chain.
+    pub(super) fn hold_own_key(&mut self, tx: &Tx<'_>, entry: Hash) -> Result<(), EngineError> {
+        let job = self.job_of(entry).and_then(|at| self.roster_jobs.get(at));
+        let key = job.and_then(|job| job.signed.as_ref()?.key.clone());
+        match key {
+            Some(key) => self.hold_directory_key(tx, key),
+            None => Ok(()),
+        }
     }
 
     /// Where the job with this entry stands in the queue.
@@ -459,7 +480,7 @@ impl State {
             }
             Refusal::RateLimited { retry_after_ms } => {
                 job.in_flight = false;
-                job.not_before_ms = now_ms.saturating_add(retry_after_ms.max(1));
+                self.append_after_ms = now_ms.saturating_add(retry_after_ms.max(1));
                 Ok(())
             }
             // Signed long ago, before this device was offline: the relay has it nowhere, and takes a new one.

@@ -126,6 +126,7 @@ impl State {
         if let Ok(entry) = SignedEntry::parse(bytes) {
             self.note_entry(tx, &entry)?;
         }
+        self.hold_own_key(tx, applied.hash)?;
         self.follow_directory(&applied);
         if applied.policy_set {
             self.restock_for_policy(tx)?;

@@ -38,6 +38,9 @@ pub(super) const PARENTS: Space = Space(0x2D);
 /// [`RestartRow`]; by the group that ends.
 pub(super) const RESTARTS: Space = Space(0x2E);
 
+/// [`ResyncRow`]; by group.
+pub(super) const RESYNCS: Space = Space(0x2F);
+
 /// Intents with numbers from here on are the engine's own: nobody is told of them.
 pub(super) const INTERNAL: u64 = 1 << 63;
 
@@ -104,6 +107,17 @@ pub(super) struct ParentRow {
     pub(super) members: Vec<(DeviceId, UserId)>,
 }
 
+/// An open question to be let in anew (REQ-156).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct ResyncRow {
+    /// The device's clock, ms since 1970; also what the answer is known by.
+    pub(super) asked_at_ms: u64,
+    #[serde(with = "serde_bytes")]
+    pub(super) key_package: Vec<u8>,
+    /// The command that it answers, until the relay has the question.
+    pub(super) intent: Option<u64>,
+}
+
 /// A successor that this device makes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct RestartRow {
@@ -139,14 +153,16 @@ pub(super) struct GroupRow {
     pub(super) floor_fence: RosterSeq,
     /// When this device's leaf is due for new keys, ms since 1970 (REQ-096).
     pub(super) refresh_at_ms: u64,
-    /// When it is this device's turn to warm the tree, ms since 1970; 0 for never (REQ-130).
-    pub(super) warm_at_ms: u64,
-    /// How long history is kept, days; `None` for ever (REQ-122).
-    pub(super) retention_days: Option<u32>,
     /// The group that this one continues (REQ-153).
     pub(super) predecessor: Option<GroupId>,
     /// The predecessor's log has not named this group yet: it is not shown.
     pub(super) is_candidate: bool,
+    /// When this device last asked to be let in anew, ms since 1970; 0 for never.
+    pub(super) resynced_ms: u64,
+    /// When it is this device's turn to warm the tree, ms since 1970; 0 for never (REQ-130).
+    pub(super) warm_at_ms: u64,
+    /// How long history is kept, days; `None` for ever (REQ-122).
+    pub(super) retention_days: Option<u32>,
 }
 
 impl GroupRow {
@@ -160,6 +176,15 @@ impl GroupRow {
     pub(super) fn set_log_cursor(&mut self, cursor: LogCursor) {
         self.log_count = cursor.count;
         self.log_hash = cursor.hash;
+    }
+
+    /// What the fence of the record at `seq` must at least be, by what the relay has said of an order (REQ-061).
+    pub(super) fn floor(&self, seq: LogSeq) -> RosterSeq {
+        if seq > self.floor_seq {
+            self.floor_fence
+        } else {
+            RosterSeq(0)
+        }
     }
 }
 

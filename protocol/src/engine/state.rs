@@ -12,6 +12,7 @@ use super::directory::Directory;
 use super::link::Link;
 use super::policy::too_long;
 use super::pursue::Claim;
+use super::room::Told;
 use super::roster_jobs::RosterJob;
 use super::rows::{
     self, GROUPS, GroupRow, INTENTS, Intent, IntentRow, META, ROSTER, ROSTER_INTENTS,
@@ -22,7 +23,7 @@ use super::{
 };
 use crate::content;
 use crate::group::{Group, GroupPolicy, Me, MlsProvider};
-use crate::identity::{Epoch, GroupId, RosterSeq, UserId};
+use crate::identity::{DeviceId, Epoch, GroupId, RosterSeq, UserId};
 use crate::roster::Roster;
 use crate::store::{Reader, Tx};
 use crate::wire::limits;
@@ -54,6 +55,8 @@ pub(super) struct State {
     pub(super) groups: BTreeMap<GroupId, Group>,
     pub(super) claims: BTreeMap<GroupId, Claim>,
     pub(super) roster_jobs: VecDeque<RosterJob>,
+    /// The relay takes no change of the roster before, but an administrator's order; ms since 1970 (REQ-107).
+    pub(super) append_after_ms: u64,
     pub(super) link: Option<Link>,
     /// When this device commits a removal if nobody else has, ms since 1970.
     pub(super) duties: BTreeMap<GroupId, u64>,
@@ -75,8 +78,10 @@ pub(super) struct State {
     pub(super) dirty: BTreeSet<GroupId>,
     /// Groups that wait for something.
     pub(super) unsettled: BTreeSet<GroupId>,
-    /// When this device looks again at a group that was halted, ms since 1970.
+    /// When this device looks again at a group that has to be repaired, ms since 1970.
     pub(super) restart_at: BTreeMap<GroupId, u64>,
+    /// Who asks which group to be let in anew: the KeyPackage, and when this device answers, ms since 1970.
+    pub(super) resyncs_asked: BTreeMap<(GroupId, DeviceId), (Vec<u8>, Option<u64>)>,
     /// When refused submissions are tried again, ms since 1970.
     pub(super) retry_at: Option<u64>,
     /// The newest Welcome that was dealt with.
@@ -92,6 +97,7 @@ pub(super) struct State {
     /// The relay was convicted of showing two rosters: nothing is sent any more.
     pub(super) distrusts_relay: Option<super::Alarm>,
     pub(super) was_synced: bool,
+    pub(super) told: Told,
     pub(super) out: Vec<Output>,
 }
 
@@ -115,6 +121,7 @@ impl State {
             groups: BTreeMap::new(),
             claims: BTreeMap::new(),
             roster_jobs: VecDeque::new(),
+            append_after_ms: 0,
             link: None,
             duties: BTreeMap::new(),
             clean_at: BTreeMap::new(),
@@ -127,6 +134,7 @@ impl State {
             dirty: BTreeSet::new(),
             unsettled: BTreeSet::new(),
             restart_at: BTreeMap::new(),
+            resyncs_asked: BTreeMap::new(),
             retry_at: None,
             inbox_cursor: 0,
             next_intent: 0,
@@ -137,6 +145,7 @@ impl State {
             expelled: false,
             distrusts_relay: None,
             was_synced: false,
+            told: Told::default(),
             out: Vec::new(),
         };
         this.read_stored(store)?;
@@ -158,7 +167,7 @@ impl State {
         let tx = Tx::new(store);
         for (_, entry) in tx.scan(ROSTER, &[])? {
             self.roster
-                .apply(&entry)
+                .replay(&entry)
                 .map_err(|_| EngineError::Damaged { row: "the roster" })?;
         }
         self.fresh = Freshness::load(&tx)?;
@@ -208,6 +217,7 @@ impl State {
             Event::Done { id }
             | Event::Failed { id, .. }
             | Event::Appended { id, .. }
+            | Event::Delayed { id, .. }
             | Event::GroupCreated { id, .. } => Some(*id),
             _ => None,
         };
@@ -293,14 +303,14 @@ impl State {
         // What is due already waits for something else than time.
         let duties = self.duties.values().chain(self.attest_at.values());
         let duties = duties.chain(self.refresh_at.values());
-        let duties = duties.chain(self.chores.values());
         let duties = duties.chain(self.restart_at.values());
+        let duties = duties.chain(self.chores.values());
+        let duties = duties.chain(&self.directory.rotate_at);
+        let duties = duties.chain(&self.directory.fill_at);
         [
             link.next_deadline(),
             duties.copied().filter(|at| *at > now).min(),
             self.retry_at,
-            self.directory.rotate_at,
-            self.directory.fill_at,
             self.next_job_at(),
             self.next_freshness_at(),
         ]
@@ -310,8 +320,12 @@ impl State {
     }
 
     pub(super) fn is_synced(&self) -> bool {
+        self.is_up_to_date() && self.unsettled.is_empty()
+    }
+
+    /// Whether nothing is on its way or left to look at, but for groups that wait for something.
+    pub(super) fn is_up_to_date(&self) -> bool {
         self.roster_jobs.is_empty()
-            && self.unsettled.is_empty()
             && self.dirty.is_empty()
             && self
                 .link
@@ -460,6 +474,7 @@ impl State {
                 in_flight: false,
             },
         )?;
+        self.tell_delayed(tx, group)?;
         self.dirty.insert(group);
         Ok(Ok(()))
     }

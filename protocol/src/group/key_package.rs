@@ -2,13 +2,13 @@
 
 use openmls::prelude::tls_codec::{Deserialize as _, Serialize as _};
 use openmls::prelude::{
-    Ciphersuite, KeyPackage, KeyPackageIn, Lifetime, MlsMessageBodyIn, MlsMessageIn, MlsMessageOut,
-    ProtocolVersion,
+    Ciphersuite, KeyPackage, KeyPackageBuilder, KeyPackageIn, Lifetime, MlsMessageBodyIn,
+    MlsMessageIn, MlsMessageOut, ProtocolVersion,
 };
 use openmls_rust_crypto::RustCrypto;
 
 use super::validate::Leaf;
-use super::{DeviceCredential, Me, MlsProvider, MlsSigner, capabilities};
+use super::{DeviceCredential, Me, MlsProvider, MlsSigner, Resync, capabilities};
 use crate::identity::PublicKey;
 use crate::wire::limits;
 
@@ -47,18 +47,49 @@ pub fn make_key_package(
     last_resort: bool,
     now_ms: u64,
 ) -> Result<Vec<u8>, KeyPackageError> {
+    let builder = builder_of(suite, now_ms)?;
+    let builder = if last_resort {
+        builder.mark_as_last_resort()
+    } else {
+        builder
+    };
+    build(builder, provider, me, suite)
+}
+
+/// Makes a KeyPackage whose leaf asks a group to let this device in anew, and stores its private keys (REQ-156).
+///
+/// # Errors
+/// [`KeyPackageError::Suite`], [`KeyPackageError::Make`].
+pub fn make_resync_key_package(
+    provider: &MlsProvider<'_, '_>,
+    me: &Me<'_>,
+    suite: u16,
+    resync: &Resync,
+) -> Result<Vec<u8>, KeyPackageError> {
+    let extensions = resync.extensions().ok_or(KeyPackageError::Make)?;
+    let builder = builder_of(suite, resync.asked_at_ms)?.leaf_node_extensions(extensions);
+    build(builder, provider, me, suite)
+}
+
+fn builder_of(suite: u16, now_ms: u64) -> Result<KeyPackageBuilder, KeyPackageError> {
     let suite = suite_of(suite)?;
     let now_s = now_ms / 1_000;
     let lifetime = Lifetime::init(
         now_s.saturating_sub(CLOCK_SLACK_S),
         now_s + limits::KEY_PACKAGE_LIFETIME_MS / 1_000 - CLOCK_SLACK_S,
     );
-    let mut builder = KeyPackage::builder()
+    Ok(KeyPackage::builder()
         .key_package_lifetime(lifetime)
-        .leaf_node_capabilities(capabilities(suite));
-    if last_resort {
-        builder = builder.mark_as_last_resort();
-    }
+        .leaf_node_capabilities(capabilities(suite)))
+}
+
+fn build(
+    builder: KeyPackageBuilder,
+    provider: &MlsProvider<'_, '_>,
+    me: &Me<'_>,
+    suite: u16,
+) -> Result<Vec<u8>, KeyPackageError> {
+    let suite = suite_of(suite)?;
     let bundle = builder
         .build(suite, provider, &MlsSigner(me.key), me.credential())
         .map_err(|_| KeyPackageError::Make)?;
@@ -83,6 +114,8 @@ pub struct ReadKeyPackage {
     pub credential: DeviceCredential,
     /// The leaf's signature key; compare with the roster.
     pub key: PublicKey,
+    /// What its leaf asks of a group, if it is for that.
+    pub resync: Option<Resync>,
 }
 
 impl ReadKeyPackage {
@@ -131,9 +164,11 @@ pub fn read_key_package(
     let key = <[u8; 32]>::try_from(leaf.signature_key().as_slice())
         .map(PublicKey)
         .map_err(|_| KeyPackageError::Credential)?;
+    let resync = Resync::read(leaf);
     Ok(ReadKeyPackage {
         key_package,
         credential,
         key,
+        resync,
     })
 }

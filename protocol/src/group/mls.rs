@@ -1,5 +1,7 @@
 //! One MLS group, as openmls keeps it, with only the doors that Mortise uses.
 
+use std::sync::{Arc, OnceLock};
+
 use openmls::prelude::tls_codec::{Deserialize as _, Serialize as _};
 use openmls::prelude::{
     LeafNode, LeafNodeIndex, MlsGroup, MlsGroupJoinConfig, MlsMessageBodyIn, MlsMessageIn,
@@ -11,8 +13,8 @@ use openmls_rust_crypto::RustCrypto;
 use zeroize::Zeroizing;
 
 use super::key_package::{ReadKeyPackage, suite_of};
-use super::validate::{CommitView, Leaf, Violation};
-use super::{DeviceCredential, GroupPolicy, Me, MlsProvider, MlsSigner, capabilities};
+use super::validate::{CommitView, Leaf, Resynced, Violation};
+use super::{DeviceCredential, GroupPolicy, Me, MlsProvider, MlsSigner, Resync, capabilities};
 use crate::identity::{DeviceId, Epoch, GroupId, PublicKey, RosterSeq, SigningKey};
 use crate::wire::log::ACCESS_KEY_LABEL;
 
@@ -106,6 +108,8 @@ pub struct StagedChange {
     pub removes: Vec<Leaf>,
     /// What of that is removed because it asked to be: by reference to its own proposal.
     pub leaves: Vec<Leaf>,
+    /// Leaves that are let in anew because they asked.
+    pub resyncs: Vec<Resynced>,
     /// The new policy, if the GroupContext changes; inner `None` when it is not readable.
     pub new_policy: Option<Option<GroupPolicy>>,
     /// Whether there is any other proposal, or another one by reference.
@@ -133,6 +137,7 @@ impl StagedChange {
             adds: &self.adds,
             removes: &self.removes,
             leaves: &self.leaves,
+            resyncs: &self.resyncs,
             policy,
             new_policy: self.new_policy.as_ref().map(Option::as_ref),
             other_proposals: self.other_proposals,
@@ -156,6 +161,8 @@ pub struct Group {
     mls: MlsGroup,
     leaves: Vec<Leaf>,
     policy: GroupPolicy,
+    /// Derived once per epoch: every step of the group asks for it.
+    access_key: OnceLock<Arc<SigningKey>>,
 }
 
 impl std::fmt::Debug for Group {
@@ -206,6 +213,7 @@ impl Group {
             mls,
             leaves,
             policy,
+            access_key: OnceLock::new(),
         })
     }
 
@@ -339,12 +347,16 @@ impl Group {
     ///
     /// # Errors
     /// [`GroupError::NotAMember`] once this device was removed.
-    pub fn access_key(&self, crypto: &RustCrypto) -> Result<SigningKey, GroupError> {
+    pub fn access_key(&self, crypto: &RustCrypto) -> Result<Arc<SigningKey>, GroupError> {
+        if let Some(known) = self.access_key.get() {
+            return Ok(known.clone());
+        }
         let secret = self
             .mls
             .export_secret(crypto, ACCESS_KEY_LABEL, self.mls.group_id().as_slice(), 32)
             .map_err(|_| GroupError::NotAMember)?;
-        access_key_of(secret)
+        let key = Arc::new(access_key_of(secret)?);
+        Ok(self.access_key.get_or_init(|| key).clone())
     }
 
     /// Encrypts an application message.
@@ -619,6 +631,7 @@ impl Group {
     }
 
     fn reread(&mut self) -> Result<(), GroupError> {
+        self.access_key = OnceLock::new();
         (self.policy, self.leaves) = read_tree(&self.mls)?;
         Ok(())
     }
@@ -635,6 +648,24 @@ impl Group {
             .export_secret(provider.crypto(), ACCESS_KEY_LABEL, group, 32)
             .map_err(|_| Violation::MlsRefused)?;
         Ok(access_key_of(secret)?.public())
+    }
+
+    /// What a device's leaf asked when it was last let in anew.
+    #[must_use]
+    pub fn resync_of(&self, device: DeviceId) -> Option<Resync> {
+        let member = self.members().find(|m| m.leaf.device == device)?;
+        let index = LeafNodeIndex::new(member.index);
+        Resync::read(self.mls.public_group().leaf(index)?)
+    }
+
+    fn resynced(&self, leaf: Leaf, asked: Option<Resync>) -> Option<Resynced> {
+        let asked = asked?;
+        Some(Resynced {
+            leaf,
+            is_for_here: self.id() == Some(asked.group),
+            asked_at_ms: asked.asked_at_ms,
+            before_ms: self.resync_of(leaf.device).map(|before| before.asked_at_ms),
+        })
     }
 
     fn member_leaf(&self, index: LeafNodeIndex) -> Option<Leaf> {
@@ -659,6 +690,7 @@ impl Group {
             adds: Vec::new(),
             removes: Vec::new(),
             leaves: Vec::new(),
+            resyncs: Vec::new(),
             new_policy: None,
             other_proposals: false,
             removes_me: staged.self_removed(),
@@ -678,9 +710,14 @@ impl Group {
                     change.leaves.push(leaver);
                 }
                 _ if !by_value => change.other_proposals = true,
-                Proposal::Add(add) => change
-                    .adds
-                    .push(leaf_of_node(add.key_package().leaf_node())?),
+                Proposal::Add(add) => {
+                    let node = add.key_package().leaf_node();
+                    let leaf = leaf_of_node(node)?;
+                    change.adds.push(leaf);
+                    change
+                        .resyncs
+                        .extend(self.resynced(leaf, Resync::read(node)));
+                }
                 Proposal::Remove(remove) => change.removes.push(
                     self.member_leaf(remove.removed())
                         .ok_or(Violation::MlsRefused)?,

@@ -10,11 +10,14 @@ mod credential;
 mod key_package;
 mod mls;
 mod policy;
+mod resync;
 pub mod storage;
 pub mod validate;
 
 pub use credential::{CREDENTIAL_VERSION, DeviceCredential};
-pub use key_package::{KeyPackageError, ReadKeyPackage, make_key_package, read_key_package};
+pub use key_package::{
+    KeyPackageError, ReadKeyPackage, make_key_package, make_resync_key_package, read_key_package,
+};
 pub use mls::{
     Changes, CommitOut, Group, GroupError, JoinedGroup, LeaveProposal, Member, Opened, StagedChange,
 };
@@ -22,6 +25,7 @@ pub use policy::{
     GROUP_POLICY_EXTENSION, GroupPolicy, MAX_GROUP_NAME_BYTES, MAX_TOPIC_BYTES, PolicyChange,
     PolicyExtension, Predecessor, WhoMayAdd,
 };
+pub use resync::{RESYNC_EXTENSION, Resync};
 pub use storage::MlsProvider;
 pub use validate::Violation;
 
@@ -76,6 +80,7 @@ fn capabilities(suite: Ciphersuite) -> Capabilities {
         Some(&[
             ExtensionType::LastResort,
             ExtensionType::Unknown(GROUP_POLICY_EXTENSION),
+            ExtensionType::Unknown(RESYNC_EXTENSION),
         ]),
         None,
         Some(&[CredentialType::Basic]),

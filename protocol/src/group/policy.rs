@@ -303,7 +303,10 @@ mod tests {
         for change in &changes {
             let mut changed = policy();
             changed.apply(change);
-            assert_eq!(changed.changes_since(&policy()), [change.clone()]);
+            assert_eq!(
+                changed.changes_since(&policy()),
+                std::slice::from_ref(change)
+            );
         }
         let mut changed = policy();
         changes.iter().for_each(|change| changed.apply(change));

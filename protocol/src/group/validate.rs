@@ -126,6 +126,19 @@ pub struct Leaf {
     pub key: PublicKey,
 }
 
+/// An added leaf that asks to be let in anew (REQ-156).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Resynced {
+    /// The new leaf.
+    pub leaf: Leaf,
+    /// Whether it asks this group.
+    pub is_for_here: bool,
+    /// When it asked, its own clock, ms since 1970.
+    pub asked_at_ms: u64,
+    /// When the leaf in the tree had asked, if it ever did.
+    pub before_ms: Option<u64>,
+}
+
 /// A commit as the rules see it.
 #[derive(Clone, Debug)]
 pub struct CommitView<'a> {
@@ -143,6 +156,8 @@ pub struct CommitView<'a> {
     pub removes: &'a [Leaf],
     /// What of that is removed because it asked to be.
     pub leaves: &'a [Leaf],
+    /// What is added and asks to be let in anew.
+    pub resyncs: &'a [Resynced],
     /// The parent epoch's policy.
     pub policy: &'a GroupPolicy,
     /// The GroupContext extensions after the commit, if it changes them: `Some(None)` when they hold no readable policy.
@@ -156,6 +171,19 @@ impl<'a> CommitView<'a> {
     fn kept(&self) -> impl Iterator<Item = &'a Leaf> + Clone + '_ {
         let before = self.before.iter();
         before.filter(|leaf| !self.removes.contains(leaf))
+    }
+
+    /// Whether a leaf is let in anew in the place of the same device's, as it asked, and for the first time (REQ-157).
+    fn is_resync(&self, leaf: &Leaf) -> bool {
+        let replaces = self.removes.contains(leaf) && self.adds.contains(leaf);
+        replaces
+            && self.resyncs.iter().any(|asked| {
+                asked.leaf == *leaf
+                    && asked.is_for_here
+                    && asked
+                        .before_ms
+                        .is_none_or(|before| before < asked.asked_at_ms)
+            })
     }
 
     /// The leaves of the resulting tree.
@@ -217,7 +245,8 @@ pub fn check_commit(roster: &Roster, commit: &CommitView<'_>) -> Result<(), Viol
     for leaf in commit.removes {
         let own = leaf.user == commit.committer.user;
         let leaves = commit.leaves.contains(leaf);
-        if is_admitted(roster, leaf, s) && !group_admin && !own && !leaves {
+        let anew = commit.is_resync(leaf);
+        if is_admitted(roster, leaf, s) && !group_admin && !own && !leaves && !anew {
             return Err(Violation::RemoveNotAllowed);
         }
     }
@@ -241,7 +270,8 @@ fn check_adds(roster: &Roster, commit: &CommitView<'_>) -> Result<(), Violation>
     let committer = commit.committer.user;
     for (i, leaf) in commit.adds.iter().enumerate() {
         // A further device of somebody who is in adds nobody.
-        if leaf.user != committer && !may_add(roster, commit.s, commit.policy, committer) {
+        let anew = commit.is_resync(leaf);
+        if leaf.user != committer && !anew && !may_add(roster, commit.s, commit.policy, committer) {
             return Err(Violation::AddNotAllowed);
         }
         if commit.policy.left.contains(&leaf.user) && !commit.policy.is_admin(committer) {
@@ -307,7 +337,9 @@ pub fn settled_policy(
 ) -> GroupPolicy {
     let mut policy = wanted.clone();
     policy.admins.retain(|user| !commit.loses_user(*user));
-    if !policy.admins.iter().any(|user| commit.keeps_user(*user)) {
+    let present = &commit.policy.admins;
+    let changes = *wanted.admins != **present || present.iter().any(|u| commit.loses_user(*u));
+    if changes && !policy.admins.iter().any(|user| commit.keeps_user(*user)) {
         let guest = |leaf: &&Leaf| roster.role_at(leaf.user, commit.s) == Some(Role::Guest);
         let heir = commit.kept().find(|leaf| !guest(leaf));
         let heir = heir.or_else(|| commit.kept().next());
@@ -415,3 +447,7 @@ pub fn check_joined_tree(
 #[cfg(test)]
 #[path = "validate_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "repair_tests.rs"]
+mod repair_tests;

@@ -44,10 +44,20 @@ pub(super) struct Changes {
     pub(super) closed_groups: BTreeSet<GroupId>,
 }
 
+/// Whether an entry's signatures have still to be verified.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Signatures {
+    /// It comes from somebody else.
+    Unknown,
+    /// It comes from the own store, where nothing is put before it was verified.
+    Verified,
+}
+
 /// The roster as it would be, while an entry is checked.
 pub(super) struct Draft<'a> {
     pub(super) base: &'a Roster,
     pub(super) tbs: &'a EntryTbs,
+    pub(super) signatures: Signatures,
     pub(super) changes: Changes,
     pub(super) added_users: Vec<UserId>,
     pub(super) added_devices: Vec<DeviceId>,
@@ -56,10 +66,11 @@ pub(super) struct Draft<'a> {
 }
 
 impl<'a> Draft<'a> {
-    pub(super) fn new(base: &'a Roster, tbs: &'a EntryTbs) -> Self {
+    pub(super) fn new(base: &'a Roster, tbs: &'a EntryTbs, signatures: Signatures) -> Self {
         Self {
             base,
             tbs,
+            signatures,
             changes: Changes::default(),
             added_users: Vec::new(),
             added_devices: Vec::new(),

@@ -224,7 +224,8 @@ pub enum RosterError {
     /// For the relay only: the policy names another relay's statement key (REQ-100).
     #[error("the policy names the statement key of another relay")]
     ForeignStatementKey,
-    /// A second rotation in one entry, a key named before, a predecessor of the wrong form, or a signer whom the entry burns (REQ-101).
+    /// A second rotation in one entry, a key named before, a predecessor of the wrong form, or a signer whom the entry
+    /// burns (REQ-101).
     #[error("the entry does not rotate the directory key properly")]
     RotationShape,
     /// Closed already (REQ-102).

@@ -19,7 +19,7 @@ impl Draft<'_> {
     /// An entry by the root key after Genesis: a new owner, and nothing that takes anything away (REQ-103).
     pub(super) fn recover(&mut self, entry: &SignedEntry) -> Result<(), RosterError> {
         let root_key = self.base.root_key().ok_or(RosterError::GenesisShape)?;
-        entry.verify(&root_key)?;
+        self.verify(entry, &root_key)?;
         let ops = self.tbs.ops.as_slice();
         if !ops.contains(&Op::Recover) {
             return Err(RosterError::RootSignsGenesisOnly);

@@ -484,7 +484,7 @@ impl Roster {
     }
 
     /// The devices that `device` let in, and those that these let in, and so on, burned ones included; without
-    /// `device` itself.
+    /// `device` itself (REQ-109).
     #[must_use]
     pub fn enrolled_transitively(&self, device: DeviceId) -> Vec<DeviceId> {
         let mut found = vec![device];

@@ -346,6 +346,16 @@ fn replaying_a_chain_gives_the_same_state() {
         assert_eq!(replayed.hash_at(seq), Some(applied.hash));
     }
     assert_eq!(replayed, world.roster);
+    let mut restarted = Roster::new(world.org());
+    for bytes in &world.log {
+        restarted.replay(bytes).expect("a stored entry");
+    }
+    assert_eq!(restarted, world.roster, "from the own store");
+    let again = restarted.replay(&world.log[0]);
+    assert!(
+        matches!(again, Err(RosterError::Conflict { .. })),
+        "{again:?}"
+    );
     assert_eq!(replayed.hash_at(RosterSeq(0)), None);
     assert_eq!(replayed.hash_at(world.seq().next()), None);
 }

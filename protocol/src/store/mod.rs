@@ -24,7 +24,7 @@ pub use sqlite::SqliteStore;
 pub struct Space(pub u8);
 
 /// What can go wrong in a backend.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreError {
     /// The backend failed; nothing of the batch was applied.
@@ -117,6 +117,8 @@ type Overlay = BTreeMap<(Space, Vec<u8>), Option<Vec<u8>>>;
 pub struct Tx<'s> {
     below: &'s dyn Reader,
     overlay: RefCell<Overlay>,
+    /// The first read that failed, whatever became of it on its way through openmls.
+    failure: RefCell<Option<StoreError>>,
 }
 
 impl std::fmt::Debug for Tx<'_> {
@@ -133,6 +135,7 @@ impl<'s> Tx<'s> {
         Self {
             below,
             overlay: RefCell::default(),
+            failure: RefCell::default(),
         }
     }
 
@@ -144,7 +147,22 @@ impl<'s> Tx<'s> {
         if let Some(value) = self.overlay.borrow().get(&(space, key.to_vec())) {
             return Ok(value.clone());
         }
-        self.below.read(space, key)
+        self.note(self.below.read(space, key))
+    }
+
+    fn note<T>(&self, read: Result<T, StoreError>) -> Result<T, StoreError> {
+        if let Err(error) = &read {
+            self.failure
+                .borrow_mut()
+                .get_or_insert_with(|| error.clone());
+        }
+        read
+    }
+
+    /// The first read that failed: what was decided since may be wrong, and must not be kept.
+    #[must_use]
+    pub fn failure(&self) -> Option<StoreError> {
+        self.failure.borrow().clone()
     }
 
     /// Sets the value at `key`.
@@ -185,9 +203,8 @@ impl<'s> Tx<'s> {
             .take_while(|((s, k), _)| *s == space && k.starts_with(prefix))
             .collect();
         // Rows that we shadow do not count towards the limit of what is read below.
-        let stored = self
-            .below
-            .range(space, prefix, &start, limit.saturating_add(ours.len()))?;
+        let limit_below = limit.saturating_add(ours.len());
+        let stored = self.note(self.below.range(space, prefix, &start, limit_below))?;
         if ours.is_empty() {
             return Ok(stored);
         }
@@ -210,8 +227,11 @@ impl<'s> Tx<'s> {
     /// Ends the transaction and returns what it changes, without the writes that change nothing.
     ///
     /// # Errors
-    /// [`StoreError`] when the backend cannot be read for the comparison.
+    /// [`StoreError`] when the backend could not be read, for the comparison or before.
     pub fn into_batch(self) -> Result<Vec<Write>, StoreError> {
+        if let Some(failure) = self.failure.into_inner() {
+            return Err(failure);
+        }
         let mut batch = Vec::new();
         for ((space, key), value) in self.overlay.into_inner() {
             if self.below.read(space, &key)? != value {
@@ -292,6 +312,37 @@ mod tests {
         let batch = tx.into_batch().expect("batch");
         assert_eq!(batch.len(), 1);
         assert_eq!(batch[0].key, b"b");
+    }
+
+    /// A store that cannot be read.
+    struct Unreadable;
+
+    impl Reader for Unreadable {
+        fn read(&self, _: Space, _: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+            Err(StoreError::Full)
+        }
+        fn range(&self, _: Space, _: &[u8], _: &[u8], _: usize) -> Result<Vec<Pair>, StoreError> {
+            Err(StoreError::Full)
+        }
+    }
+
+    /// REQ-090: who swallows a failed read does not get its consequences stored.
+    #[test]
+    fn a_failed_read_fails_the_transaction() {
+        let outer = Tx::new(&Unreadable);
+        let inner = Tx::new(&outer);
+        assert!(outer.failure().is_none());
+        assert!(inner.get(SPACE, b"a").is_err());
+        assert!(
+            outer.failure().is_some(),
+            "a nested one tells the outer one"
+        );
+        assert!(inner.into_batch().is_err());
+        outer.put(SPACE, *b"a", *b"1");
+        assert!(outer.into_batch().is_err());
+        let scanned = Tx::new(&Unreadable);
+        assert!(scanned.scan(SPACE, b"").is_err());
+        assert!(scanned.failure().is_some());
     }
 
     #[test]

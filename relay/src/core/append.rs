@@ -110,9 +110,9 @@ pub enum Effect {
 }
 
 /// Decides one submission, in exactly this order (REQ-055): the device is admitted; not a duplicate; the
-/// group exists; access is proven; the group is not closed; the epoch is the head's; the record is well-formed; its roster is neither behind nor
-/// another one; its own signatures hold. That a commit is the first for its epoch follows: an accepted one moves the
-/// head. Each refusal carries what the device needs to recover (REQ-047).
+/// group exists; access is proven; the roster has not closed the group; the epoch is the head's; the record is
+/// well-formed; its roster is neither behind nor another one; its own signatures hold. That a commit is the first for its
+/// epoch follows: an accepted one moves the head. Each refusal carries what the device needs to recover (REQ-047).
 ///
 /// # Errors
 /// The [`Refusal`] of the first step that fails.

@@ -26,8 +26,8 @@ impl Turn<'_> {
             self.delete_key_packages(org, device)?;
             self.delete_inbox(org, device)?;
             self.delete_slots(org, device)?;
-            self.delete_checkpoint(org, device);
             self.delete_resyncs(org, device)?;
+            self.delete_checkpoint(org, device);
             let key = self
                 .rosters
                 .at(org)

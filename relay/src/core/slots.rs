@@ -13,7 +13,8 @@ use super::turn::{Answer, Caller, Failure, Turn};
 pub(super) const MAX_SLOT_BYTES: usize = 256;
 
 impl Turn<'_> {
-    /// Stores the caller's slots of the newest directory key for admitted devices, one for each; the earlier one is replaced.
+    /// Stores the caller's slots of the newest directory key for admitted devices, one for each; the earlier one is
+    /// replaced.
     pub(super) fn put_slots(&mut self, caller: &Caller, slots: &[Slot]) -> Answer {
         check_slots(caller.device, slots)?;
         for device in self.store_slots(caller.org, slots)? {

@@ -83,19 +83,17 @@ impl<'a> Turn<'a> {
         self.outbox.into_outputs()
     }
 
-    /// The batch in the order in which it is decided: as it came, but for an administrator's order that is the first
-    /// thing on its connection, which no flood of others' entries may outrun (REQ-107).
+    /// The batch in the order in which it is decided: as it came, but that an administrator's order, if it is the first
+    /// thing on its connection, goes before the first roster entry: no flood of those outruns it (REQ-107).
     pub(super) fn sequence<'i>(&self, inputs: &'i [Input]) -> Vec<&'i Input> {
-        let mut seen = BTreeSet::new();
-        let first = |input: &&Input| {
-            let (Input::Connected { conn, .. }
-            | Input::Disconnected { conn }
-            | Input::Frame { conn, .. }) = input;
-            seen.insert(*conn) && self.is_urgent(input)
+        let Some(at) = inputs.iter().position(is_append) else {
+            return inputs.iter().collect();
         };
-        let (mut urgent, rest): (Vec<_>, Vec<_>) = inputs.iter().partition(first);
-        urgent.extend(rest);
-        urgent
+        let (before, after) = inputs.split_at(at);
+        let mut seen: BTreeSet<ConnId> = before.iter().map(connection).collect();
+        let first = |input: &&Input| seen.insert(connection(input)) && self.is_urgent(input);
+        let (urgent, rest): (Vec<_>, Vec<_>) = after.iter().partition(first);
+        before.iter().chain(urgent).chain(rest).collect()
     }
 
     /// Decides one input. A frame of a connection that is unknown, or was closed, is dropped.
@@ -236,4 +234,17 @@ impl<'a> Turn<'a> {
             self.push(conn, push.clone());
         }
     }
+}
+
+fn connection(input: &Input) -> ConnId {
+    let (Input::Connected { conn, .. } | Input::Disconnected { conn } | Input::Frame { conn, .. }) =
+        input;
+    *conn
+}
+
+fn is_append(input: &Input) -> bool {
+    let Input::Frame { frame, .. } = input else {
+        return false;
+    };
+    matches!(frame.request, Request::AppendRoster { .. })
 }

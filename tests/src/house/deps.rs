@@ -2,6 +2,8 @@
 //!
 //! `deny.toml` is the one list; this enforces it offline, also where cargo-deny is not installed.
 
+use std::collections::BTreeSet;
+
 use anyhow::Context as _;
 use serde::Deserialize;
 
@@ -137,6 +139,57 @@ pub fn unlicensed(policy: &Policy, metadata: &Metadata) -> Vec<Finding> {
         .collect()
 }
 
+/// The feature behind which the crates of openmls keep what is for tests only, and what such crates are called.
+const TEST_FEATURE: &str = "test-utils";
+const MLS_CRATES: &str = "openmls";
+/// A second openmls with its tests compiled in: `tests/vectors`.
+const TEST_CRATE: &str = "mortise-kats";
+
+/// The arguments with which cargo prints the build graph of the workspace, which is what the product is built from:
+/// a crate per line, with the features that all of the workspace together switches on. (The graph of `cargo metadata`
+/// is not the one that is built: it takes features for on that only a crate which is not built would switch on.)
+pub const GRAPH: &[&str] = &[
+    "tree",
+    "--workspace",
+    "--locked",
+    "--edges=normal,build,dev",
+    "--prefix=none",
+    "--format={p}|{f}",
+];
+
+/// Test code of the MLS library in a build graph, as [`GRAPH`] prints it.
+#[must_use]
+pub fn test_code(graph: &str) -> Vec<Finding> {
+    let crates: BTreeSet<(&str, &str)> = graph
+        .lines()
+        .filter_map(|line| line.split_once('|'))
+        .map(|(package, features)| (package, features.trim_end_matches(" (*)")))
+        .collect();
+    if !crates.iter().any(|(p, _)| name_of(p) == MLS_CRATES) {
+        return vec![Finding::new(
+            "cargo tree",
+            "shows no openmls: it is not the build graph",
+        )];
+    }
+    let mut findings = Vec::new();
+    for (package, features) in crates {
+        let name = name_of(package);
+        if name == TEST_CRATE {
+            findings.push(Finding::new(name, "is in the build graph"));
+        }
+        if name.starts_with(MLS_CRATES) && features.split(',').any(|f| f == TEST_FEATURE) {
+            let version = package.trim_start_matches(name).trim_start();
+            let what = format!("{version} is built with {TEST_FEATURE}");
+            findings.push(Finding::new(name, what));
+        }
+    }
+    findings
+}
+
+fn name_of(package: &str) -> &str {
+    package.split(' ').next().unwrap_or_default()
+}
+
 /// Whether a version comes before another. A pre-release comes before its release.
 fn is_below(version: &str, floor: &str) -> bool {
     let parse = |text: &str| {
@@ -202,6 +255,29 @@ mod tests {
         assert_eq!(count("null"), 1);
     }
 
+    #[test]
+    fn test_code_in_the_build_graph_is_found() {
+        let count = |line: &str| test_code(&format!("openmls v1|a,b\n{line}\n")).len();
+        assert_eq!(count("openmls v2|a,test-utils (*)"), 1);
+        assert_eq!(count("openmls_traits v1|test-utils"), 1);
+        assert_eq!(count("openmls_traits v1|test-utils-not (*)"), 0);
+        assert_eq!(count("another v1|test-utils"), 0);
+        assert_eq!(count("mortise-kats v1 (/a)|"), 1);
+        // No graph is no proof.
+        assert_eq!(test_code("another v1|\n").len(), 1);
+    }
+
+    /// What the product is built from has openmls, and none of its test code.
+    #[test]
+    fn the_product_is_built_without_test_code() {
+        let output = std::process::Command::new("cargo")
+            .args(GRAPH)
+            .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+            .output()
+            .expect("cargo runs");
+        assert_eq!(test_code(&String::from_utf8_lossy(&output.stdout)), []);
+    }
+
     /// The floors that the project stands on are in its policy, and the lock file keeps them.
     #[test]
     fn the_project_keeps_its_floors() {
@@ -217,8 +293,10 @@ mod tests {
         ] {
             assert_eq!(banned(&policy, &lock(name, below, "s")).len(), 1, "{name}");
         }
-        let lock = parse_lock(&read("Cargo.lock")).expect("Cargo.lock is well-formed");
-        assert_eq!(banned(&policy, &lock), []);
-        assert_eq!(foreign(&policy, &lock), []);
+        for name in ["Cargo.lock", "tests/vectors/Cargo.lock"] {
+            let lock = parse_lock(&read(name)).expect("a lock file is well-formed");
+            assert_eq!(banned(&policy, &lock), [], "{name}");
+            assert_eq!(foreign(&policy, &lock), [], "{name}");
+        }
     }
 }

@@ -168,11 +168,12 @@ fn checks() -> Vec<(&'static str, CheckFn)> {
     let mut checks: Vec<(&'static str, CheckFn)> = vec![
         (
             "format",
-            Box::new(|root| cargo(root, &["fmt", "--all", "--check"], &[])),
+            Box::new(|root| in_both(root, |root| cargo(root, &["fmt", "--all", "--check"], &[]))),
         ),
         ("version-floors", Box::new(version_floors)),
         ("sources", Box::new(crate_sources)),
         ("licences", Box::new(licences)),
+        ("test-code", Box::new(test_code)),
         ("traceability", Box::new(traceability)),
     ];
     for rule in style::RULES {
@@ -192,28 +193,62 @@ fn read(root: &Path, name: &str) -> anyhow::Result<String> {
     std::fs::read_to_string(root.join(name)).with_context(|| format!("reading {name}"))
 }
 
+/// The workspace of the test vectors, which is not a member of the repository's.
+const VECTORS: &str = "tests/vectors";
+
+/// Runs a check in the repository's workspace and in that of the test vectors; the first failure is the answer.
+fn in_both(
+    root: &Path,
+    check: impl Fn(&Path) -> anyhow::Result<Outcome>,
+) -> anyhow::Result<Outcome> {
+    match check(root)? {
+        Outcome::Passed => check(&root.join(VECTORS)),
+        other => Ok(other),
+    }
+}
+
 fn version_floors(root: &Path) -> anyhow::Result<Outcome> {
     let policy = deps::parse_policy(&read(root, "deny.toml")?)?;
-    Ok(deps::banned(&policy, &deps::parse_lock(&read(root, "Cargo.lock")?)?).into())
+    in_both(root, |dir| {
+        Ok(deps::banned(&policy, &deps::parse_lock(&read(dir, "Cargo.lock")?)?).into())
+    })
 }
 
 fn crate_sources(root: &Path) -> anyhow::Result<Outcome> {
     let policy = deps::parse_policy(&read(root, "deny.toml")?)?;
-    Ok(deps::foreign(&policy, &deps::parse_lock(&read(root, "Cargo.lock")?)?).into())
+    in_both(root, |dir| {
+        Ok(deps::foreign(&policy, &deps::parse_lock(&read(dir, "Cargo.lock")?)?).into())
+    })
 }
 
 fn licences(root: &Path) -> anyhow::Result<Outcome> {
     let policy = deps::parse_policy(&read(root, "deny.toml")?)?;
+    let args = ["metadata", "--format-version", "1", "--locked"];
+    with_cargo(root, &args, |answer| {
+        Ok(deps::unlicensed(&policy, &deps::parse_metadata(answer)?))
+    })
+}
+
+fn test_code(root: &Path) -> anyhow::Result<Outcome> {
+    with_cargo(root, deps::GRAPH, |graph| Ok(deps::test_code(graph)))
+}
+
+/// Checks what a cargo command prints.
+fn with_cargo(
+    root: &Path,
+    args: &[&str],
+    check: impl FnOnce(&str) -> anyhow::Result<Vec<Finding>>,
+) -> anyhow::Result<Outcome> {
+    let command = format!("cargo {}", args.join(" "));
     let output = Command::new("cargo")
-        .args(["metadata", "--format-version", "1", "--locked"])
+        .args(args)
         .current_dir(root)
         .output()
-        .context("running cargo metadata")?;
+        .with_context(|| format!("running {command}"))?;
     if !output.status.success() {
-        return Ok(tail("cargo metadata", &output.stderr));
+        return Ok(tail(&command, &output.stderr));
     }
-    let metadata = deps::parse_metadata(&String::from_utf8_lossy(&output.stdout))?;
-    Ok(deps::unlicensed(&policy, &metadata).into())
+    Ok(check(&String::from_utf8_lossy(&output.stdout))?.into())
 }
 
 fn traceability(root: &Path) -> anyhow::Result<Outcome> {
@@ -234,7 +269,13 @@ fn clippy(root: &Path) -> anyhow::Result<Outcome> {
         "-D",
         "warnings",
     ];
-    cargo(root, &args, &[])
+    // One target directory: what both workspaces stand on is checked once.
+    let target =
+        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
+    let target = target.to_string_lossy();
+    in_both(root, |dir| {
+        cargo(dir, &args, &[("CARGO_TARGET_DIR", &target)])
+    })
 }
 
 fn docs(root: &Path) -> anyhow::Result<Outcome> {

@@ -1,6 +1,6 @@
 //! What can happen in one step of a scenario.
 
-use mortise_protocol::engine::{CommandKind, IntentId};
+use mortise_protocol::engine::{CommandKind, IntentId, PinChoice};
 use mortise_protocol::identity::{GroupId, UserId};
 use mortise_protocol::roster::Role;
 use rand::Rng;
@@ -8,11 +8,13 @@ use rand::seq::IndexedRandom;
 
 use super::Broken;
 use super::model::Sent;
-use super::scenario::Scenario;
+use super::scenario::{MAX_SKEW_MS, Scenario};
 use crate::world::{DiskFault, PersonId};
 
 /// How many orders a seed has at most: somebody must be left.
 const MAX_ORDERS: u64 = 3;
+/// Calls of a store that fail, each in some seed.
+pub(super) const PLANNED_CALLS: u64 = 256;
 /// How many devices a seed has at most.
 const MAX_PEOPLE: usize = 11;
 
@@ -41,10 +43,11 @@ pub(super) enum Action {
     RemoveMember,
     CreateGroup,
     RosterRace,
+    ClockJump,
 }
 
 /// Actions and how often they come up.
-const WEIGHTS: [(Action, u32); 20] = [
+const WEIGHTS: [(Action, u32); 21] = [
     (Action::Say, 420),
     (Action::Chatter, 60),
     (Action::Race, 15),
@@ -65,6 +68,7 @@ const WEIGHTS: [(Action, u32); 20] = [
     (Action::RemoveMember, 15),
     (Action::CreateGroup, 4),
     (Action::RosterRace, 10),
+    (Action::ClockJump, 8),
 ];
 
 impl Scenario {
@@ -125,7 +129,12 @@ impl Scenario {
             Action::RelayDies => self.world.relay_dies_after_batch = true,
             Action::RelayDisk => {
                 let n = self.rng.random_range(0..12);
-                self.world.disk.plan(n, DiskFault::Broken);
+                let call = self.next_call();
+                if self.rng.random_bool(0.5) {
+                    self.world.disk.plan_call(call, true);
+                } else {
+                    self.world.disk.plan(n, DiskFault::Broken);
+                }
             }
             Action::RelayFull => self.fill_the_relay()?,
             Action::NewFaults => self.world.faults = self.draw_faults(),
@@ -138,6 +147,13 @@ impl Scenario {
             Action::RemoveMember => self.remove_member(),
             Action::CreateGroup => self.create_group(),
             Action::RosterRace => self.roster_race(),
+            Action::ClockJump => {
+                if let Some(who) = self.anybody() {
+                    let skew = self.rng.random_range(-MAX_SKEW_MS..=MAX_SKEW_MS);
+                    self.world.count("clock jumps");
+                    self.world.people[who.0].skew_ms = skew;
+                }
+            }
         }
         Ok(())
     }
@@ -281,18 +297,46 @@ impl Scenario {
             return;
         }
         self.world.count("partitions");
+        // Sometimes only one direction is cut.
+        let is_heard = self.rng.random_bool(0.3);
         for who in cut {
             let until = self.world.now_ms + ms;
             self.world.people[who.0].deaf_until_ms = until;
+            self.world.people[who.0].is_heard = is_heard;
         }
     }
 
     fn break_a_disk(&mut self) {
         if let Some(who) = self.anybody() {
             let n = self.rng.random_range(0..15);
+            let call = self.next_call();
+            let (calls, lasting) = (self.rng.random_bool(0.6), self.rng.random_bool(0.5));
             let disk = self.world.people[who.0].engine_mut().store_mut();
-            disk.plan(n, DiskFault::Broken);
+            if calls {
+                disk.plan_call(call, lasting);
+            } else {
+                disk.plan(n, DiskFault::Broken);
+            }
         }
+    }
+
+    /// Somebody's disk breaks while they say something.
+    pub(super) fn break_a_disk_now(&mut self) {
+        let Some(group) = self.some_group() else {
+            return;
+        };
+        let members = self.members_awake(group);
+        if let Some(who) = members.choose(&mut self.rng).copied() {
+            let disk = self.world.people[who.0].engine_mut().store_mut();
+            disk.plan(0, DiskFault::Broken);
+            self.say_in(who, group);
+        }
+    }
+
+    /// Which call of a store fails next: seed after seed, all of them come up.
+    fn next_call(&mut self) -> u64 {
+        self.disks_broken += 1;
+        (self.seed.wrapping_mul(5) + self.disks_broken.wrapping_mul(101)) % PLANNED_CALLS
     }
 
     fn fill_the_relay(&mut self) -> Result<(), Broken> {
@@ -347,11 +391,19 @@ impl Scenario {
     }
 
     fn create_group(&mut self) {
-        let users = self.users();
-        if self.groups.len() >= 7 {
-            return;
+        if self.groups.len() < 7 {
+            self.create_group_of(3);
         }
-        let members: Vec<_> = users.choose_multiple(&mut self.rng, 3).copied().collect();
+    }
+
+    pub(super) fn create_small_group(&mut self) {
+        self.create_group_of(1);
+    }
+
+    fn create_group_of(&mut self, size: usize) {
+        let users = self.users();
+        let members = users.choose_multiple(&mut self.rng, size);
+        let members: Vec<_> = members.copied().collect();
         if let Some(who) = self.anybody() {
             let name = format!("Later group {}", self.groups.len());
             self.command(who, CommandKind::CreateGroup { name, members });
@@ -363,7 +415,13 @@ impl Scenario {
             self.everybody(|s, p| s.is_awake(p) && s.world.people[p.0].conn.is_some() && p.0 != 0);
         if let Some(who) = members.choose(&mut self.rng) {
             let expires_at_ms = self.world.now_ms + 86_400_000;
-            self.command(*who, CommandKind::InviteDevice { expires_at_ms });
+            self.command(
+                *who,
+                CommandKind::InviteDevice {
+                    expires_at_ms,
+                    pin: PinChoice::Policy,
+                },
+            );
         }
         self.run_for(100)?;
         self.welcome_the_invited();

@@ -12,6 +12,7 @@ mod log;
 mod model;
 pub mod plants;
 mod scenario;
+mod story;
 
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
@@ -72,27 +73,18 @@ pub struct Outcome {
     pub steps: usize,
     /// What has happened how often.
     pub counts: BTreeMap<&'static str, u64>,
+    /// Which calls of stores were made to fail, by number.
+    pub failed_calls: Vec<u64>,
+    /// The last lines of its story, if it has failed.
+    pub last_lines: Vec<String>,
     /// A hash over the schedule: equal for equal seeds.
     pub trace: u64,
     /// How long it took.
     pub took: Duration,
 }
 
-impl Outcome {
-    /// The outcome of a seed that has panicked.
-    #[must_use]
-    pub fn panicked(seed: u64, options: Options, text: String) -> Self {
-        Self {
-            seed,
-            suite: options.suite.unwrap_or_else(|| suite_of(seed)),
-            broken: Some(Broken::new("nothing panics", text)),
-            steps: 0,
-            counts: BTreeMap::new(),
-            trace: 0,
-            took: Duration::ZERO,
-        }
-    }
-}
+/// How many calls of a store, counted from a seeded moment, are made to fail, each in some seed.
+pub const PLANNED_CALLS: u64 = actions::PLANNED_CALLS;
 
 /// Kinds of events without which a seed has not tested what it should.
 pub const REQUIRED: [&str; 9] = [
@@ -124,7 +116,7 @@ pub fn run(seed: u64, options: Options) -> Outcome {
     let suite = options.suite.unwrap_or_else(|| suite_of(seed));
     let world = template(suite).world(seed);
     let mut scenario = scenario::Scenario::new(seed, world, options);
-    let broken = scenario.run().err();
+    let broken = run_to_its_end(&mut scenario).err();
     let counts = scenario.counts();
     let missing = REQUIRED
         .iter()
@@ -134,15 +126,33 @@ pub fn run(seed: u64, options: Options) -> Outcome {
             .filter(|_| options.plant.is_none())
             .map(|kind| Broken::new("a seed must test this", format!("no {kind} in this seed")))
     });
+    let people = scenario.world.people.iter();
     Outcome {
         seed,
         suite,
+        last_lines: match &broken {
+            Some(_) => scenario.model.story.last_lines(),
+            None => Vec::new(),
+        },
         broken,
         steps: scenario.steps_done,
         counts,
+        failed_calls: people.flat_map(|p| p.failed_calls.clone()).collect(),
         trace: scenario.world.trace,
         took: began.elapsed(),
     }
+}
+
+/// A panic is a failure of its seed, with its story, and not of the run.
+fn run_to_its_end(scenario: &mut scenario::Scenario) -> Result<(), Broken> {
+    let run = std::panic::AssertUnwindSafe(|| scenario.run());
+    std::panic::catch_unwind(run).unwrap_or_else(|panic| {
+        let text = panic
+            .downcast_ref::<String>()
+            .cloned()
+            .or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string));
+        Err(Broken::new("nothing panics", text.unwrap_or_default()))
+    })
 }
 
 /// The organisation that seeds of this suite begin with, set up once per process.

@@ -4,13 +4,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use mortise_protocol::engine::{CommandError, Event, GroupStatusView, IntentId};
+use mortise_protocol::engine::{Event, GroupStatusView, IntentId};
 use mortise_protocol::identity::{DeviceId, Epoch, GroupId, Hash, LogSeq, RosterSeq, UserId};
 use mortise_protocol::roster::Roster;
 use mortise_protocol::store::MemoryStore;
-use mortise_protocol::wire::{InboxItem, LogRecord, Refusal};
+use mortise_protocol::wire::{InboxItem, LogRecord};
 
 use super::Broken;
+use super::story::Story;
 use crate::world::{PersonId, World};
 
 /// A text that somebody wanted to send.
@@ -90,7 +91,7 @@ pub(super) struct Model {
     /// What users were told about orders that they asked about.
     pub(super) statuses: BTreeMap<(PersonId, IntentId), Vec<mortise_protocol::engine::OrderGroup>>,
     pub(super) counts: BTreeMap<&'static str, u64>,
-    pub(super) verbose: bool,
+    pub(super) story: Story,
     cursors: Vec<usize>,
 }
 
@@ -114,7 +115,7 @@ impl Model {
             welcomes: Vec::new(),
             statuses: BTreeMap::new(),
             counts: BTreeMap::new(),
-            verbose: false,
+            story: Story::default(),
             cursors: Vec::new(),
         }
     }
@@ -174,8 +175,9 @@ impl Model {
         let name = world.people[who.0].name.clone();
         let mut look = false;
         for event in events {
-            if self.verbose && !matches!(event, Event::Synced | Event::Online) {
-                eprintln!("{:>8} {name}: {event:?}", world.elapsed_ms());
+            if !matches!(event, Event::Synced | Event::Online) {
+                let at = world.elapsed_ms();
+                self.story.tell(at, || format!("{name}: {event:?}"));
             }
             match event {
                 Event::Message { group, seq } => {
@@ -192,7 +194,7 @@ impl Model {
                         format!("{name}: {alarm:?}"),
                     ));
                 }
-                Event::Failed { id, error } => self.watch_failed(who, id, &error),
+                Event::Failed { id, .. } => self.watch_failed(who, id),
                 Event::Appended { id, group, seq } => self.watch_appended(who, id, group, seq)?,
                 Event::Expelled => {
                     self.count("expelled");
@@ -216,12 +218,8 @@ impl Model {
         Ok(())
     }
 
-    fn watch_failed(&mut self, who: PersonId, id: IntentId, error: &CommandError) {
+    fn watch_failed(&mut self, who: PersonId, id: IntentId) {
         self.count("failed commands");
-        // A full disk is reported, and tried again all the same.
-        if *error == CommandError::Refused(Refusal::Storage) {
-            return;
-        }
         if let Some(sent) = self
             .intents
             .get(&(who, id))

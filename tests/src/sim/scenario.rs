@@ -14,9 +14,11 @@ use super::{Broken, Options};
 use crate::world::{Faults, PersonId, World};
 
 /// Steps of a scenario, at least.
-const STEPS: usize = 300;
-/// How often the world may move before the seed counts as stuck.
-const MAX_MOVES: u64 = 2_000_000;
+const STEPS: usize = 120;
+/// How far a device's clock may be from the world's, ms.
+pub(super) const MAX_SKEW_MS: i64 = 300_000;
+/// How often the world may move within one millisecond before somebody counts as spinning.
+const MAX_MOVES: u64 = 20_000;
 
 /// A scenario on its way.
 pub(super) struct Scenario {
@@ -24,31 +26,33 @@ pub(super) struct Scenario {
     pub(super) world: World,
     pub(super) model: Model,
     pub(super) rng: ChaCha12Rng,
-    pub(super) verbose: bool,
     pub(super) steps_done: usize,
     pub(super) groups: Vec<GroupId>,
     pub(super) tokens: u64,
     pub(super) joining: u64,
+    pub(super) disks_broken: u64,
     options: Options,
     moves: u64,
+    looked_ms: u64,
 }
 
 impl Scenario {
     pub(super) fn new(seed: u64, world: World, options: Options) -> Self {
         let mut model = Model::new(&world);
-        model.verbose = options.verbose;
+        model.story.aloud = options.verbose;
         Self {
             seed,
             world,
             model,
             rng: ChaCha12Rng::seed_from_u64(!seed),
-            verbose: options.verbose,
             steps_done: 0,
             groups: Vec::new(),
             tokens: 0,
             joining: 0,
+            disks_broken: 0,
             options,
             moves: 0,
+            looked_ms: 0,
         }
     }
 
@@ -62,7 +66,8 @@ impl Scenario {
             plant.install(&mut self.world);
         }
         self.world.faults = self.draw_faults();
-        let steps = STEPS + self.rng.random_range(0..60);
+        self.set_clocks();
+        let steps = STEPS + self.rng.random_range(0..50);
         let appointments = self.appointments(steps);
         for step in 0..steps {
             self.steps_done += 1;
@@ -77,6 +82,15 @@ impl Scenario {
         }
         self.make_up()?;
         self.finish()
+    }
+
+    /// Every other device's clock is off, by up to five minutes.
+    fn set_clocks(&mut self) {
+        for person in &mut self.world.people {
+            if self.rng.random_bool(0.5) {
+                person.skew_ms = self.rng.random_range(-MAX_SKEW_MS..=MAX_SKEW_MS);
+            }
+        }
     }
 
     /// What must happen in every seed, and roughly when.
@@ -99,7 +113,7 @@ impl Scenario {
         at(30, 60, Action::Order);
         at(60, 90, Action::Order);
         at(40, 95, Action::Race);
-        if self.seed.is_multiple_of(3) {
+        if self.seed.is_multiple_of(5) {
             at(5, 60, Action::InviteDevice);
         }
         plan
@@ -125,9 +139,15 @@ impl Scenario {
             self.world.heal();
             self.wake_everybody();
             self.settle("before what was left out")?;
-            self.act(action)?;
-            if action == Action::PersonDisk {
-                self.act(Action::Say)?;
+            match action {
+                Action::PersonDisk => self.break_a_disk_now(),
+                Action::Race => {
+                    // Somewhere somebody must be missing.
+                    self.create_small_group();
+                    self.settle("with one more group")?;
+                    self.act(action)?;
+                }
+                _ => self.act(action)?,
             }
             self.run_for(15_000)?;
         }
@@ -175,6 +195,9 @@ impl Scenario {
             doom_ms: *[500, 3_000, 12_000].choose(&mut self.rng).unwrap_or(&500),
             half_open_ms: *[0, 0, 4_000].choose(&mut self.rng).unwrap_or(&0),
             batch: self.rng.random_bool(0.5),
+            stragglers: self.rng.random_bool(0.5),
+            late_timer_ms: *[0, 0, 700, 20_000].choose(&mut self.rng).unwrap_or(&0),
+            sync_ms: *[0, 0, 5, 60].choose(&mut self.rng).unwrap_or(&0),
         }
     }
 
@@ -189,12 +212,19 @@ impl Scenario {
 
     /// Holds the world against the model.
     pub(super) fn check(&mut self) -> Result<(), Broken> {
-        self.moves += 1;
+        let now_ms = self.world.now_ms;
+        self.moves = match self.looked_ms == now_ms {
+            true => self.moves + 1,
+            false => 0,
+        };
+        self.looked_ms = now_ms;
         if self.moves > MAX_MOVES {
-            return Err(Broken::new(
-                "every quiet network converges",
-                "it never stops moving",
-            ));
+            let who = self.world.next_timer().map(|(at, who)| {
+                let late = now_ms.saturating_sub(at);
+                format!("{}, {late} ms late", self.world.people[who.0].name)
+            });
+            let detail = format!("time stands still; the next timer is of {who:?}");
+            return Err(Broken::new("nobody spins", detail));
         }
         self.model.check(&mut self.world)?;
         let groups: Vec<GroupId> = self.model.logs.keys().copied().collect();
@@ -249,8 +279,7 @@ impl Scenario {
     }
 
     pub(super) fn tell(&self, what: impl FnOnce() -> String) {
-        if self.verbose {
-            eprintln!("{:>8} # {}", self.world.elapsed_ms(), what());
-        }
+        let at = self.world.elapsed_ms();
+        self.model.story.tell(at, || format!("# {}", what()));
     }
 }

@@ -1,5 +1,7 @@
 //! A disk of this world: a store in memory that fails when it is told to, lies when a test plants that, and remembers.
 
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
 use mortise_protocol::store::{MemoryStore, Pair, Reader, Space, Store, StoreError, Write};
 
 /// How a batch fails; in both cases nothing of it is applied.
@@ -19,12 +21,23 @@ pub type Tamper = Box<dyn FnMut(&mut Vec<Write>) + Send>;
 pub struct Disk {
     inner: MemoryStore,
     plan: Option<(u64, DiskFault)>,
+    /// The call that is planned to fail, and whether all do from then on.
+    planned_call: Option<(u64, bool)>,
+    /// How many calls are left until then: 0 for no such plan, 1 for the next.
+    calls_left: AtomicU64,
+    call_has_failed: AtomicBool,
+    /// Whether calls count: while the product works, and not when the model looks.
+    at_work: bool,
     tamper: Option<Tamper>,
     /// Every batch that was applied, while somebody listens.
     tap: Option<Vec<Vec<Write>>>,
     /// What was stored before the newest batch, if a planted bug is to lose that.
     before: Option<MemoryStore>,
     keeps_before: bool,
+    /// Whether batches wait for a sync; those that were applied since the last one, and what they have overwritten.
+    holds: bool,
+    unsynced: Vec<Vec<Write>>,
+    overwritten: Vec<Write>,
     batches: u64,
 }
 
@@ -43,21 +56,87 @@ impl Disk {
         self.plan = Some((batches, fault));
     }
 
-    /// Whether a failure is planned or going on.
-    #[must_use]
-    pub fn is_planned(&self) -> bool {
-        self.plan.is_some()
+    /// Lets the n-th call from now (0 = the next) fail, be it a read; with `lasting`, all later ones until [`Disk::heal`].
+    pub fn plan_call(&mut self, calls: u64, lasting: bool) {
+        self.heal();
+        self.planned_call = Some((calls, lasting));
+        self.calls_left = AtomicU64::new(calls + 1);
     }
 
-    /// Whether the disk is failing now.
+    /// The planned call, once it has failed.
     #[must_use]
-    pub fn is_failing(&self) -> bool {
-        matches!(self.plan, Some((0, _)))
+    pub fn failed_call(&self) -> Option<u64> {
+        let (call, _) = self.planned_call?;
+        let failed = self.call_has_failed.load(Ordering::Relaxed);
+        failed.then_some(call)
+    }
+
+    /// Says whether the product works on it now.
+    pub fn work(&mut self, at_work: bool) {
+        self.at_work = at_work;
     }
 
     /// Ends the failure, or forgets the plan.
     pub fn heal(&mut self) {
         self.plan = None;
+        self.planned_call = None;
+        self.calls_left = AtomicU64::new(0);
+        self.call_has_failed = AtomicBool::new(false);
+    }
+
+    /// Counts a call; an error once the planned one is reached.
+    fn call(&self) -> Result<(), StoreError> {
+        if !self.at_work {
+            return Ok(());
+        }
+        match self.calls_left.load(Ordering::Relaxed) {
+            0 => Ok(()),
+            1 => {
+                self.call_has_failed.store(true, Ordering::Relaxed);
+                if !self.planned_call.is_some_and(|(_, lasting)| lasting) {
+                    self.calls_left.store(0, Ordering::Relaxed);
+                }
+                Err(StoreError::Backend {
+                    reason: "planned failure of a call".into(),
+                })
+            }
+            left => {
+                self.calls_left.store(left - 1, Ordering::Relaxed);
+                Ok(())
+            }
+        }
+    }
+
+    /// From now on batches are only durable with the next [`Disk::sync`].
+    pub fn hold_writes(&mut self) {
+        self.holds = true;
+    }
+
+    /// Whether batches wait for a sync.
+    #[must_use]
+    pub fn holds_writes(&self) -> bool {
+        self.holds
+    }
+
+    /// Everything that was applied is durable now.
+    pub fn sync(&mut self) {
+        self.holds = false;
+        self.overwritten.clear();
+        let durable = std::mem::take(&mut self.unsynced);
+        if let Some(tap) = &mut self.tap {
+            tap.extend(durable);
+        }
+    }
+
+    /// The machine dies: whatever was not synced is gone. Returns how many batches that were.
+    pub fn lose_unsynced(&mut self) -> usize {
+        self.holds = false;
+        let mut undo = std::mem::take(&mut self.overwritten);
+        undo.reverse();
+        self.inner
+            .apply(&undo)
+            .expect("a store in memory takes everything");
+        std::mem::take(&mut self.unsynced).len()
     }
 
     /// Changes what is written from now on.
@@ -102,6 +181,7 @@ impl Disk {
 
 impl Reader for Disk {
     fn read(&self, space: Space, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        self.call()?;
         self.inner.read(space, key)
     }
 
@@ -112,12 +192,14 @@ impl Reader for Disk {
         from: &[u8],
         limit: usize,
     ) -> Result<Vec<Pair>, StoreError> {
+        self.call()?;
         self.inner.range(space, prefix, from, limit)
     }
 }
 
 impl Store for Disk {
     fn apply(&mut self, writes: &[Write]) -> Result<(), StoreError> {
+        self.call()?;
         match &mut self.plan {
             Some((0, DiskFault::Broken)) => {
                 return Err(StoreError::Backend {
@@ -135,9 +217,20 @@ impl Store for Disk {
         if self.keeps_before {
             self.before = Some(self.inner.clone());
         }
+        if self.holds {
+            for write in &writes {
+                self.overwritten.push(Write {
+                    space: write.space,
+                    key: write.key.clone(),
+                    value: self.inner.read(write.space, &write.key)?,
+                });
+            }
+        }
         self.inner.apply(&writes)?;
         self.batches += 1;
-        if let Some(tap) = &mut self.tap {
+        if self.holds {
+            self.unsynced.push(writes);
+        } else if let Some(tap) = &mut self.tap {
             tap.push(writes);
         }
         Ok(())

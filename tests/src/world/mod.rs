@@ -3,6 +3,7 @@
 //! Everything that runs here is the product's own code; the world only moves frames, time and faults.
 //! It must never read a clock or draw from any randomness but its seed.
 
+mod crowd;
 mod disk;
 mod liar;
 mod network;
@@ -13,14 +14,14 @@ mod template;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use mortise_protocol::engine::{CommandKind, Event, IntentId};
+use mortise_protocol::engine::{CommandKind, Event, IntentId, PinChoice};
 use mortise_protocol::identity::{
-    ClaimLink, DeviceId, Epoch, GroupId, Hash, InvitationSecret, LogSeq, PublicKey, RosterSeq,
-    SigningKey, sha256,
+    ClaimLink, DeviceId, Epoch, GroupId, Hash, InvitationSecret, LogSeq, OrgId, Pin, PublicKey,
+    RosterSeq, SigningKey, sha256,
 };
 use mortise_protocol::roster::Role;
 use mortise_protocol::wire::ConnectionBinding;
-use mortise_relay::core::{ConnId, Core, CoreConfig, Input};
+use mortise_relay::core::{ConnId, Core, CoreConfig, Input, Output};
 use rand::{Rng, RngCore, SeedableRng};
 use rand_chacha::ChaCha12Rng;
 
@@ -77,6 +78,9 @@ pub struct World {
     pub trace: u64,
     /// Whose frames are printed on stderr.
     pub watched: Option<PersonId>,
+    /// When the relay's held writes are synced, ms since 1970, and what it says then.
+    sync_at_ms: Option<u64>,
+    unsaid: Vec<Output>,
     started_ms: u64,
     config: CoreConfig,
     network: Network,
@@ -113,6 +117,8 @@ impl World {
             served: Vec::new(),
             trace: 0,
             watched: None,
+            sync_at_ms: None,
+            unsaid: Vec::new(),
             started_ms: now_ms,
             config,
             network: Network::default(),
@@ -181,6 +187,7 @@ impl World {
             name: name.into(),
             role,
             expires_at_ms,
+            pin: PinChoice::Policy,
         };
         self.invite_by(inviter, name, kind)
     }
@@ -191,27 +198,49 @@ impl World {
     /// When that does not work.
     pub fn add_device(&mut self, owner: PersonId, name: &str) -> PersonId {
         let expires_at_ms = self.now_ms + 86_400_000;
-        self.invite_by(owner, name, CommandKind::InviteDevice { expires_at_ms })
+        self.invite_by(
+            owner,
+            name,
+            CommandKind::InviteDevice {
+                expires_at_ms,
+                pin: PinChoice::Policy,
+            },
+        )
     }
 
     fn invite_by(&mut self, inviter: PersonId, name: &str, kind: CommandKind) -> PersonId {
         let id = self.command(inviter, kind);
         self.settle();
-        let link = self.people[inviter.0]
-            .events
-            .iter()
-            .find_map(|event| match event {
-                Event::Invited { id: i, link, .. } if *i == id => {
-                    Some(link.to_text(ADDRESS, Hash([0; 32])))
-                }
-                _ => None,
-            })
-            .expect("an invitation");
+        let (link, pin) = self.invitation(inviter, id).expect("an invitation");
         let seed = self.rng.next_u64();
-        let person = Person::join(name, &link, seed);
+        let person = Person::join(name, &link, pin.as_ref(), seed);
         let person = self.admit(person);
         self.settle();
         person
+    }
+
+    /// The link and the PIN that somebody's command has made.
+    #[must_use]
+    pub fn invitation(&self, by: PersonId, id: IntentId) -> Option<(String, Option<Pin>)> {
+        let mut events = self.people[by.0].events.iter();
+        events.find_map(|event| match event {
+            Event::Invited {
+                id: i, link, pin, ..
+            } if *i == id => {
+                let text = link.to_text(ADDRESS, Hash([0; 32]));
+                Some((text.to_string(), pin.clone()))
+            }
+            _ => None,
+        })
+    }
+
+    /// Lets somebody recover the organisation with its root key, and waits for quiet.
+    ///
+    /// # Panics
+    /// When that does not work.
+    pub fn recover(&mut self, name: &str, org: OrgId, root: SigningKey) -> PersonId {
+        let seed = self.rng.next_u64();
+        self.admit(Person::recover(name, org, root, seed))
     }
 
     fn admit(&mut self, person: Person) -> PersonId {
@@ -235,8 +264,13 @@ impl World {
 
     /// Somebody with an invitation appears and begins to join.
     pub fn start_join(&mut self, name: &str, link: &str) -> PersonId {
+        self.start_join_with_pin(name, link, None)
+    }
+
+    /// Somebody with an invitation and a PIN appears and begins to join.
+    pub fn start_join_with_pin(&mut self, name: &str, link: &str, pin: Option<&Pin>) -> PersonId {
         let seed = self.rng.next_u64();
-        self.enter(Person::join(name, link, seed))
+        self.enter(Person::join(name, link, pin, seed))
     }
 
     /// Opens a connection for somebody, if the relay is up and nothing is in the way.
@@ -272,8 +306,13 @@ impl World {
         let Some(conn) = self.people[id.0].conn.take() else {
             return;
         };
-        self.network.close(conn);
         let late = self.rng.random_range(0..=self.faults.half_open_ms);
+        if self.relay.is_none() || late == 0 || !self.faults.stragglers {
+            self.network.close(conn);
+        } else {
+            self.count("connections with stragglers");
+            self.network.leave(conn);
+        }
         if self.relay.is_none() {
         } else if late == 0 {
             self.relay_step(vec![Input::Disconnected { conn }]);
@@ -317,6 +356,7 @@ impl World {
     pub fn heal(&mut self) {
         self.faults = Faults::default();
         self.relay_dies_after_batch = false;
+        self.sync_relay();
         self.disk.heal();
         if self.relay.as_ref().is_none_or(Core::is_stopped) {
             self.stop_relay();
@@ -329,6 +369,7 @@ impl World {
             let person = &mut self.people[id.0];
             person.cut_until_ms = 0;
             person.deaf_until_ms = 0;
+            person.timer_late_ms = 0;
             person.dies_after_step = false;
             if person.is_in() {
                 person.engine_mut().store_mut().heal();
@@ -345,14 +386,12 @@ impl World {
 
     /// Delivers the next frame or lets the next timer go off; `false` when nothing happens before `until_ms`.
     pub fn advance(&mut self, until_ms: u64) -> bool {
-        let people = self.people.iter().enumerate();
-        let timer = people
-            .filter_map(|(i, p)| Some((p.next_timer()?, PersonId(i))))
-            .min();
+        let timer = self.next_timer();
         let frame = self.network.next_at();
         let doom = self.network.next_doom();
         let first = [
             self.relay_returns_ms,
+            self.sync_at_ms,
             doom.map(|d| d.0),
             frame,
             timer.map(|t| t.0),
@@ -365,6 +404,8 @@ impl World {
         self.now_ms = self.now_ms.max(at);
         if first[0] == Some(at) {
             self.start_relay();
+        } else if first[1] == Some(at) {
+            self.sync_relay();
         } else if let Some((_, conn)) = doom.filter(|d| d.0 == at) {
             self.count("broken connections");
             self.end(conn);
@@ -376,7 +417,23 @@ impl World {
         true
     }
 
+    /// Whose timer goes off next, and when, ms since 1970.
+    #[must_use]
+    pub fn next_timer(&self) -> Option<(u64, PersonId)> {
+        let people = self.people.iter().enumerate();
+        people
+            .filter_map(|(i, p)| Some((p.next_timer()?, PersonId(i))))
+            .min()
+    }
+
     fn let_timer_go_off(&mut self, id: PersonId) {
+        if self.people[id.0].timer_late_ms > 0 {
+            self.count("late timers");
+        }
+        self.people[id.0].timer_late_ms = match self.faults.late_timer_ms {
+            0 => 0,
+            longest => self.rng.random_range(0..=longest),
+        };
         if self.people[id.0].take_reconnect(self.now_ms) {
             self.connect(id);
         } else {
@@ -400,7 +457,9 @@ impl World {
     /// Whether no frame is on its way and everybody who is awake is connected and synced.
     #[must_use]
     pub fn is_quiet(&self) -> bool {
-        self.network.is_empty() && self.people.iter().all(Person::is_quiet)
+        self.network.is_empty()
+            && self.unsaid.is_empty()
+            && self.people.iter().all(Person::is_quiet)
     }
 
     /// How many of each event everybody has seen, for coverage.

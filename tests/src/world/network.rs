@@ -35,6 +35,12 @@ pub struct Faults {
     pub half_open_ms: u64,
     /// Whether frames that arrive together are decided in one batch.
     pub batch: bool,
+    /// Whether what was sent on a connection still arrives at the relay after its end, among the frames of the next one.
+    pub stragglers: bool,
+    /// How late a timer may go off, ms; frames that have come meanwhile are dealt with before it.
+    pub late_timer_ms: u64,
+    /// How long the relay's newest batches may stay unsynced, and their answers unsent, ms.
+    pub sync_ms: u64,
 }
 
 impl Default for Faults {
@@ -47,6 +53,9 @@ impl Default for Faults {
             doom_ms: 12_000,
             half_open_ms: 0,
             batch: false,
+            stragglers: false,
+            late_timer_ms: 0,
+            sync_ms: 0,
         }
     }
 }
@@ -112,6 +121,8 @@ pub(super) struct Network {
     queue: BinaryHeap<Reverse<(u64, u64)>>,
     flights: BTreeMap<u64, Flight>,
     owners: BTreeMap<ConnId, PersonId>,
+    /// Connections that their device has left, and whose last frames still arrive.
+    left: BTreeMap<ConnId, PersonId>,
     /// When the last frame of a lane arrives, so that the next one does not overtake it.
     last: BTreeMap<Lane, u64>,
     /// The same for all lanes of one direction, without reordering.
@@ -128,8 +139,19 @@ impl Network {
         self.owners.insert(conn, owner);
     }
 
+    /// Ends a connection on the device's side only.
+    pub(super) fn leave(&mut self, conn: ConnId) {
+        if let Some(owner) = self.owners.remove(&conn) {
+            self.left.insert(conn, owner);
+        }
+        self.doomed.remove(&conn);
+        self.flights
+            .retain(|_, flight| flight.conn() != conn || matches!(flight, Flight::ToRelay { .. }));
+    }
+
     pub(super) fn close(&mut self, conn: ConnId) {
         self.owners.remove(&conn);
+        self.left.remove(&conn);
         self.doomed.remove(&conn);
         self.flights.retain(|_, flight| flight.conn() != conn);
         self.last.retain(|(c, ..), _| *c != conn);
@@ -137,8 +159,14 @@ impl Network {
         self.stuck.retain(|(c, ..)| *c != conn);
     }
 
-    pub(super) fn is_open(&self, conn: ConnId) -> bool {
-        self.owners.contains_key(&conn)
+    /// Whether the relay hears what is said on it.
+    pub(super) fn is_heard(&self, conn: ConnId) -> bool {
+        self.owners.contains_key(&conn) || self.left.contains_key(&conn)
+    }
+
+    /// Whose questions come on it.
+    pub(super) fn speaker(&self, conn: ConnId) -> Option<PersonId> {
+        self.owner(conn).or_else(|| self.left.get(&conn).copied())
     }
 
     pub(super) fn owner(&self, conn: ConnId) -> Option<PersonId> {

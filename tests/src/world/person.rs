@@ -2,9 +2,11 @@
 
 use mortise_protocol::engine::{
     Admission, AdmissionStep, Command, CommandKind, Engine, EngineError, Event, Input, IntentId,
-    Output, save_identity,
+    Output, RelayAddress, save_identity,
 };
-use mortise_protocol::identity::{ClaimLink, DeviceId, JoinLink, PublicKey, SigningKey, UserId};
+use mortise_protocol::identity::{
+    ClaimLink, DeviceId, Hash, JoinLink, OrgId, Pin, PublicKey, SigningKey, UserId,
+};
 use mortise_protocol::store::MemoryStore;
 use mortise_protocol::wire::{ClientToRelay, ConnectionBinding, RelayToClient};
 use mortise_relay::core::ConnId;
@@ -29,7 +31,7 @@ pub(super) enum Wish {
 }
 
 enum Stage {
-    Joining(Box<Admission>, Disk),
+    Joining(Box<Admission>, Box<Disk>),
     In(Box<Engine<Disk>>),
     /// Only while it changes.
     Between,
@@ -43,8 +45,14 @@ pub struct Person {
     pub conn: Option<ConnId>,
     /// Until when no connection can be made, ms since 1970.
     pub cut_until_ms: u64,
-    /// Until when every frame is lost on the way, ms since 1970.
+    /// Until when frames are lost on the way, ms since 1970.
     pub deaf_until_ms: u64,
+    /// Whether what this device sends arrives all the same while it is deaf.
+    pub is_heard: bool,
+    /// How far this device's clock is from the world's, ms.
+    pub skew_ms: i64,
+    /// How late the next timer goes off, ms.
+    pub(super) timer_late_ms: u64,
     /// Switched off.
     pub asleep: bool,
     /// Everything that their engine has said.
@@ -57,6 +65,8 @@ pub struct Person {
     pub broken: Option<String>,
     /// How often a step failed in the store.
     pub crashes: usize,
+    /// Which calls of its store were the first to fail, by number from when that was planned.
+    pub failed_calls: Vec<u64>,
     /// How often the device was started.
     pub lives: u64,
     /// The process dies when the next step has been stored, and before anything is sent.
@@ -76,12 +86,16 @@ impl Person {
             conn: None,
             cut_until_ms: 0,
             deaf_until_ms: 0,
+            is_heard: false,
+            skew_ms: 0,
+            timer_late_ms: 0,
             asleep: false,
             events: Vec::new(),
             root: None,
             refused: None,
             broken: None,
             crashes: 0,
+            failed_calls: Vec::new(),
             lives: 1,
             dies_after_step: false,
             took_last: true,
@@ -100,7 +114,11 @@ impl Person {
     fn joining(name: &str, seed: u64, admission: Admission) -> Self {
         let mut disk = Disk::default();
         save_identity(&mut disk, admission.identity()).expect("an identity is saved");
-        Self::new(name, seed, Stage::Joining(Box::new(admission), disk))
+        Self::new(
+            name,
+            seed,
+            Stage::Joining(Box::new(admission), Box::new(disk)),
+        )
     }
 
     pub(super) fn found(name: &str, claim: &ClaimLink, suite: u16, seed: u64, now_ms: u64) -> Self {
@@ -111,9 +129,19 @@ impl Person {
         this
     }
 
-    pub(super) fn join(name: &str, link: &str, seed: u64) -> Self {
+    pub(super) fn join(name: &str, link: &str, pin: Option<&Pin>, seed: u64) -> Self {
         let link = JoinLink::parse(link).expect("a link of this world");
-        let admission = Admission::join(link, &mut Self::rng(seed, 0));
+        let admission = Admission::join_with_pin(link, pin, &mut Self::rng(seed, 0));
+        Self::joining(name, seed, admission)
+    }
+
+    pub(super) fn recover(name: &str, org: OrgId, root: SigningKey, seed: u64) -> Self {
+        let relay = RelayAddress {
+            address: super::ADDRESS.into(),
+            key: Hash([0; 32]),
+        };
+        let rng = &mut Self::rng(seed, 0);
+        let admission = Admission::recover(relay, org, root, name, rng).expect("the root key");
         Self::joining(name, seed, admission)
     }
 
@@ -195,7 +223,10 @@ impl Person {
     }
 
     pub(super) fn next_timer(&self) -> Option<u64> {
-        let wake = self.wake_ms.filter(|_| self.conn.is_some());
+        let wake = self
+            .wake_ms
+            .filter(|_| self.conn.is_some())
+            .map(|at| at.saturating_add(self.timer_late_ms));
         let reconnect = self
             .reconnect_ms
             .filter(|_| self.conn.is_none() && self.transport_key().is_some())
@@ -264,9 +295,10 @@ impl Person {
                 if let Stage::Joining(admission, mut disk) =
                     std::mem::replace(&mut self.stage, Stage::Between)
                 {
-                    save_identity(&mut disk, admission.identity()).expect("an identity is saved");
+                    save_identity(disk.as_mut(), admission.identity())
+                        .expect("an identity is saved");
                     let rng = Box::new(Self::rng(self.seed, self.lives));
-                    let engine = Engine::open(disk, rng).expect("an engine opens");
+                    let engine = Engine::open(*disk, rng).expect("an engine opens");
                     self.stage = Stage::In(Box::new(engine));
                 }
                 vec![Wish::Hangup]
@@ -300,7 +332,9 @@ impl Person {
         if self.broken.is_some() {
             return Vec::new();
         }
-        let result = engine.handle(now_ms, input);
+        engine.store_mut().work(true);
+        let result = engine.handle(now_ms.saturating_add_signed(self.skew_ms), input);
+        engine.store_mut().work(false);
         self.took_last = result.is_ok();
         match result {
             Ok(outputs) => self.act(outputs),
@@ -318,10 +352,14 @@ impl Person {
     /// A planned failure: every other time the process dies, else it goes on from what is stored.
     fn fail(&mut self, now_ms: u64) {
         self.crashes += 1;
+        if let Stage::In(engine) = &mut self.stage {
+            self.failed_calls.extend(engine.store_mut().failed_call());
+        }
         if self.crashes % 2 == 1 {
             self.restart();
         } else if let Stage::In(engine) = &mut self.stage {
             engine.store_mut().heal();
+            let now_ms = now_ms.saturating_add_signed(self.skew_ms);
             if let Err(error) = engine.handle(now_ms, Input::Disconnected) {
                 self.broken = Some(error.to_string());
             }
@@ -335,7 +373,9 @@ impl Person {
             match output {
                 Output::Send(frame) => wishes.push(Wish::Send(frame)),
                 Output::Reconnect => wishes.push(Wish::Hangup),
-                Output::Wake(at) => self.wake_ms = Some(at),
+                Output::Wake(at) => {
+                    self.wake_ms = Some(at.saturating_add_signed(self.skew_ms.saturating_neg()));
+                }
                 Output::Event(event) => self.events.push(event),
             }
         }
@@ -365,6 +405,8 @@ pub(super) fn event_name(event: &Event) -> &'static str {
         Event::Invited { .. } => "invited",
         Event::Ordered { .. } => "ordered",
         Event::OrderStatus { .. } => "status",
+        Event::Delayed { .. } => "delayed",
+        Event::TurnedAway { .. } => "turned away",
         Event::Failed { .. } => "failed",
         Event::Alarm(_) => "alarm",
     }

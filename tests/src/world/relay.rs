@@ -20,6 +20,11 @@ impl World {
     pub fn stop_relay(&mut self) {
         self.relay = None;
         self.disk.lose_last_batch();
+        self.unsaid.clear();
+        self.sync_at_ms = None;
+        if self.disk.lose_unsynced() > 0 {
+            self.count("relay deaths with unsynced batches");
+        }
         self.count("relay stops");
         for i in 0..self.people.len() {
             self.disconnect(PersonId(i));
@@ -45,8 +50,13 @@ impl World {
             }
         }
         let Some(relay) = &mut self.relay else { return };
+        if self.faults.sync_ms > 0 {
+            self.disk.hold_writes();
+        }
         let before = self.disk.batches();
+        self.disk.work(true);
         let outputs = relay.step(&mut self.disk, self.now_ms, inputs);
+        self.disk.work(false);
         let stopped = relay.is_stopped();
         if self.relay_dies_after_batch && self.disk.batches() > before {
             self.relay_dies_after_batch = false;
@@ -54,7 +64,32 @@ impl World {
             self.crash_relay();
             return;
         }
-        for output in Output::singly(outputs) {
+        self.unsaid.extend(outputs);
+        if !self.disk.holds_writes() {
+            self.say_all();
+        } else if self.sync_at_ms.is_none() {
+            let late = self.rng.random_range(0..=self.faults.sync_ms);
+            self.sync_at_ms = Some(self.now_ms + late);
+        }
+        if stopped {
+            // The process ends when its store has failed (REQ-072).
+            self.count("relay store failures");
+            self.crash_relay();
+        }
+    }
+
+    /// What the relay has stored is durable now, and it says what it has to say about it.
+    pub(super) fn sync_relay(&mut self) {
+        self.sync_at_ms = None;
+        if self.disk.holds_writes() {
+            self.disk.sync();
+            self.count("syncs of several batches");
+        }
+        self.say_all();
+    }
+
+    fn say_all(&mut self) {
+        for output in Output::singly(std::mem::take(&mut self.unsaid)) {
             match output {
                 Output::Broadcast { .. } => {}
                 Output::Send {
@@ -66,11 +101,6 @@ impl World {
                 }
                 Output::Close { conn, .. } => self.close(conn),
             }
-        }
-        if stopped {
-            // The process ends when its store has failed (REQ-072).
-            self.count("relay store failures");
-            self.crash_relay();
         }
     }
 
@@ -134,7 +164,7 @@ impl World {
     fn observe_question(&mut self, conn: ConnId, frame: &ClientToRelay) {
         let device = self
             .network
-            .owner(conn)
+            .speaker(conn)
             .map(|id| self.people[id.0].device());
         match &frame.request {
             Request::Subscribe { .. } => self.count("subscribes"),
@@ -186,10 +216,11 @@ impl World {
 
     pub(super) fn send(&mut self, flight: Flight) {
         let conn = flight.conn();
-        let deaf = self
-            .network
-            .owner(conn)
-            .is_some_and(|id| self.people[id.0].deaf_until_ms > self.now_ms);
+        let to_relay = matches!(flight, Flight::ToRelay { .. });
+        let deaf = self.network.owner(conn).is_some_and(|id| {
+            let person = &self.people[id.0];
+            person.deaf_until_ms > self.now_ms && !(to_relay && person.is_heard)
+        });
         let copies = if self.rng.random_bool(self.faults.duplicate) {
             self.count("duplicated frames");
             2
@@ -243,7 +274,10 @@ impl World {
                     self.take_wishes(id, wishes);
                 }
             }
-            Some(Flight::Gone { conn }) => self.relay_step(vec![Input::Disconnected { conn }]),
+            Some(Flight::Gone { conn }) => {
+                self.network.close(conn);
+                self.relay_step(vec![Input::Disconnected { conn }]);
+            }
             None => {}
         }
     }
@@ -264,11 +298,11 @@ impl World {
         mut frame: ClientToRelay,
         inputs: &mut Vec<Input>,
     ) {
-        if self.relay.is_none() || !self.network.is_open(conn) {
+        if self.relay.is_none() || !self.network.is_heard(conn) {
             return;
         }
         self.note("question", conn.0);
-        if let (Some(liar), Some(from)) = (&mut self.liar, self.network.owner(conn))
+        if let (Some(liar), Some(from)) = (&mut self.liar, self.network.speaker(conn))
             && !liar.question(from, &mut frame)
         {
             return;

@@ -115,6 +115,20 @@ impl World {
             })
     }
 
+    /// One-time KeyPackages that the relay holds of somebody's device.
+    ///
+    /// # Panics
+    /// When the disk cannot be read.
+    #[must_use]
+    pub fn stock_of(&self, who: PersonId) -> usize {
+        let engine = self.people[who.0].engine();
+        let prefix = [&engine.org().0[..], &engine.device().0].concat();
+        self.disk
+            .range(layout::KEY_PACKAGES, &prefix, &[], usize::MAX)
+            .expect("the disk reads")
+            .len()
+    }
+
     /// A group's whole log, from the relay's disk.
     ///
     /// # Panics

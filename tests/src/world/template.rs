@@ -28,6 +28,12 @@ impl Template {
             .to_vec();
         world.add_device(members[0], "Cy's other");
         world.add_device(members[1], "Dot's other");
+        Self::capture(world)
+    }
+
+    /// What everybody in this world has stored, once it is quiet.
+    #[must_use]
+    pub fn capture(mut world: World) -> Self {
         world.settle();
         let people = world
             .people

@@ -4,6 +4,7 @@ use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use mortise_client::exit::Exit;
@@ -70,10 +71,12 @@ fn a_relay_whose_disk_is_full_says_so_and_loses_nothing() -> anyhow::Result<()> 
         return Ok(());
     };
     let mut stage = Stage::with_in(dir, &["Ann", "Bob"])?;
+    let link = stage.invite("Cy")?;
+    stage.join("Cy", &link)?;
     stage.people[0].come_online()?;
     disk.fill()?;
-    let [ann, bob] = &stage.people[..] else {
-        anyhow::bail!("two people");
+    let [ann, bob, _] = &stage.people[..] else {
+        anyhow::bail!("three people");
     };
     // Through the daemon, until nothing fits any more.
     let mut sent = Vec::new();
@@ -88,11 +91,12 @@ fn a_relay_whose_disk_is_full_says_so_and_loses_nothing() -> anyhow::Result<()> 
     };
     let error = &refused.lines.iter().find(|line| line.is("error"));
     let error = &error.context("no error")?.value;
-    ensure!(refused.code == i32::from(Exit::Refused.number()), "{error}");
+    ensure!(refused.code == i32::from(Exit::Queued.number()), "{error}");
     ensure!(
-        error["code"] == Exit::Refused.name() && error["queued"] == true,
+        error["code"] == Exit::Queued.name() && error["queued"] == true,
         "{error}"
     );
+    ensure!(error["cause"] == Exit::Refused.name(), "{error}");
     ensure!(
         text(error, "message")?.contains("cannot store anything now"),
         "{error}"
@@ -101,12 +105,20 @@ fn a_relay_whose_disk_is_full_says_so_and_loses_nothing() -> anyhow::Result<()> 
         text(error, "advice")?.contains("relay's operator"),
         "{error}"
     );
-    // In a process of its own, and then once more behind what is queued.
+    // In a process of its own, and then behind what is queued: nobody waits for what time does not change.
+    let began = Instant::now();
     for text in ["by Bob, first", "by Bob, second"] {
-        let error = bob.fails(&["--timeout", "1", "send", TEAM, text], Exit::Refused)?;
+        let error = bob.fails(&["--timeout", "40", "send", TEAM, text], Exit::Queued)?;
         ensure!(error["queued"] == true, "{error}");
     }
-    let error = ann.fails(&["--timeout", "1", "invite", "Cy"], Exit::Refused)?;
+    let add = ["--timeout", "40", "group", "add", TEAM, "Cy"];
+    let error = ann.fails(&add, Exit::Queued)?;
+    ensure!(error["queued"] == true, "{error}");
+    ensure!(
+        began.elapsed() < Duration::from_secs(30),
+        "somebody waited for room"
+    );
+    let error = ann.fails(&["--timeout", "1", "invite", "Dora"], Exit::Refused)?;
     ensure!(error["queued"] == false, "{error}");
     let mut status = Command::new(&stage.binaries.relay);
     status.args(["status", "--data"]).arg(&disk.path);
@@ -117,11 +129,12 @@ fn a_relay_whose_disk_is_full_says_so_and_loses_nothing() -> anyhow::Result<()> 
     stage.crash_relay()?;
     stage.start_relay()?;
     disk.free()?;
-    let [ann, bob] = &stage.people[..] else {
-        anyhow::bail!("two people");
+    let [ann, bob, cy] = &stage.people[..] else {
+        anyhow::bail!("three people");
     };
     bob.say(TEAM, "by Bob, third")?;
     ann.say(TEAM, "the end")?;
+    ensure!(texts(cy)?.last().is_some_and(|text| text == "the end"));
     let read = texts(ann)?;
     ensure!(texts(bob)? == read);
     let by_bob: Vec<_> = read

@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use mortise_client::exit::Exit;
@@ -16,6 +17,9 @@ use serde_json::Value;
 
 /// The longest text that fits into an application message with all that goes around it.
 const LONGEST_TEXT: usize = 64 * 1024 - 1024;
+
+/// Well below the time limit of a person's commands: who ends within this has not waited for it.
+const AT_ONCE: Duration = Duration::from_secs(6);
 
 fn says(error: &Value, what: &str) -> anyhow::Result<()> {
     let message = error["message"].as_str().context("no message")?;
@@ -163,13 +167,14 @@ fn a_relay_that_does_not_answer_or_is_another_says_so() -> anyhow::Result<()> {
     let bob = &stage.people[1];
     let error = bob.fails(
         &[&quick[..], &["send", TEAM, "later"]].concat(),
-        Exit::Unreachable,
+        Exit::Queued,
     )?;
     says(
         &error,
         "the message is stored on this device and not sent yet",
     )?;
     ensure!(error["queued"] == true, "{error}");
+    ensure!(error["cause"] == Exit::Unreachable.name(), "{error}");
     let error = bob.fails(&[&quick[..], &["read", TEAM]].concat(), Exit::Unreachable)?;
     says(&error, "the relay cannot be reached")?;
     ensure!(error["queued"] == false, "{error}");
@@ -202,6 +207,50 @@ fn a_relay_that_does_not_answer_or_is_another_says_so() -> anyhow::Result<()> {
     stage.start_relay()?;
     for person in stage.people.iter().rev() {
         ensure!(texts(person)? == ["later", "to whom?"], "{}", person.name);
+    }
+    Ok(())
+}
+
+#[test]
+fn a_relay_without_the_organisation_says_so() -> anyhow::Result<()> {
+    let mut stage = Stage::with(&["Ann", "Bob"])?;
+    stage.people[0].say(TEAM, "before")?;
+    let link = stage.invite("Cy")?;
+    let rest = stage.stop_relay()?.clone();
+    let database = rest.data().join("relay.db");
+    let safe = stage.dir().join("safe");
+    copy_dir(rest.data(), &safe)?;
+    // The same keys at the same address, on the database of a relay that hosts nobody.
+    let other = stage.dir().join("other");
+    let init = Command::new(&stage.binaries.relay)
+        .args(["init", "--json", "--listen", "127.0.0.1:0", "--data"])
+        .arg(&other)
+        .output()
+        .context("mortise-relay init")?;
+    ensure!(init.status.success());
+    fs::copy(other.join("relay.db"), &database).context("swap the database")?;
+    stage.start_relay()?;
+    let [ann, bob] = &stage.people[..] else {
+        anyhow::bail!("two people");
+    };
+    for verb in [&["read", TEAM][..], &["invite", "Dora"], &["listen"]] {
+        let began = Instant::now();
+        let error = ann.fails(verb, Exit::NotHosted)?;
+        says(&error, "does not host this organisation")?;
+        ensure!(error["queued"] == false, "{error}");
+        ensure!(began.elapsed() < AT_ONCE, "{verb:?} waited");
+    }
+    let error = bob.fails(&["send", TEAM, "later"], Exit::NotHosted)?;
+    ensure!(error["queued"] == true, "{error}");
+    let newcomer = stage.newcomer("Cy")?;
+    newcomer.fails(&["join", &link], Exit::NotHosted)?;
+
+    stage.stop_relay()?;
+    restore(&safe, rest.data())?;
+    stage.start_relay()?;
+    newcomer.must(&["join", &link], "joined")?;
+    for person in stage.people.iter().rev() {
+        ensure!(texts(person)? == ["before", "later"], "{}", person.name);
     }
     Ok(())
 }

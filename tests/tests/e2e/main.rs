@@ -6,4 +6,8 @@ mod crash;
 mod disk;
 mod errors;
 mod forged;
+mod groups;
 mod links;
+mod organisation;
+mod people;
+mod repair;

@@ -1,11 +1,14 @@
 //! The relay's rules, each positive and negative, against a real roster and fake MLS ciphertext.
 
 mod append_rule;
+mod directory;
 mod fixture;
+mod governance;
 mod groups;
 mod membership;
 mod orders;
 mod records;
+mod restarts;
 mod stock;
 mod storage;
 mod subscriptions;

@@ -207,7 +207,7 @@ impl Walker<'_> {
         match opened {
             Opened::Application { bytes, .. } => {
                 let text = match content::decode(&bytes) {
-                    Ok(Content::Text(text)) => text,
+                    Ok(Content::Text(message)) => message.text,
                     _ => "something that is no text".into(),
                 };
                 reading.read.push(ReadMessage {

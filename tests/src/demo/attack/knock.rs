@@ -228,8 +228,8 @@ impl Line {
         let what = match push {
             Push::Records { records, .. } => format!("{} records", records.len()),
             Push::RosterEntry { .. } => "a roster entry".into(),
-            Push::Checkpoint { .. } => "a checkpoint".into(),
             Push::ResyncAsked { .. } => "a colleague's question".into(),
+            Push::Checkpoint { .. } => "a checkpoint".into(),
             Push::InboxWaiting | Push::SlotsWaiting | Push::KeyPackagesLow { .. } => {
                 "a hint".into()
             }

@@ -1,47 +1,32 @@
-//! `mortise org`.
+//! `mortise org create`.
 
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand};
+use clap::Args;
 use mortise_protocol::engine::Admission;
-use mortise_protocol::identity::{ClaimLink, OrgId, SigningKey};
-use zeroize::Zeroizing;
+use mortise_protocol::identity::{ClaimLink, OrgId};
 
-use super::join::{go_online, read_link};
-use super::onboard::{Ground, Site, prepare};
-use super::{Global, values};
+use super::super::join::{go_online, read_link};
+use super::super::onboard::{Ground, Site, prepare};
+use super::super::{Global, values};
+use super::root_key::RootKeyFile;
 use crate::error::CliError;
 use crate::machine::{now_ms, system_rng};
 use crate::output::{Printer, Report};
-use crate::profile::{Way, write_new_secret};
-
-/// Found an organisation
-#[derive(Debug, Args)]
-#[command(after_help = "\
-Examples:
-  mortise org create --claim-file claim.txt --name Olga --root-key-out root.key")]
-pub struct Org {
-    #[command(subcommand)]
-    verb: OrgVerb,
-}
-
-#[derive(Debug, Subcommand)]
-enum OrgVerb {
-    /// Found an organisation on a relay, with you as its owner
-    Create(Create),
-}
+use crate::profile::Way;
 
 /// Found an organisation on a relay, with you as its owner
 #[derive(Debug, Args)]
 #[command(after_help = "\
-The relay's operator gives you the claim link, which `mortise-relay init` prints; it works once. The
-root key is the organisation's last resort: it signs the founding, and nothing else from day to day.
-Move its file to a place that is not online, and keep two copies.
+The relay's operator gives you the claim link, which `mortise-relay init` prints; it works once.
+The root key is the organisation's last resort: it signs the founding, and a new owner when all
+owners are gone (`mortise org recover`). Move its file to a place that is not online, and keep two
+copies.
 
 Examples:
   mortise org create --claim 'mortise://claim/AbC…' --name 'Olga Owner' --root-key-out root.key
-  mortise org create --claim - --name Olga --suite 0x0001 --root-key-out /media/usb/root.key < claim.txt")]
-struct Create {
+  mortise org create --claim - --name Olga --suite 0x0001 --root-key-out /media/root.key < claim.txt")]
+pub(super) struct Create {
     /// The relay's claim link, or - for what is on stdin
     #[arg(long, value_name = "LINK", required_unless_present = "claim_file")]
     claim: Option<String>,
@@ -59,15 +44,8 @@ struct Create {
     root_key_out: PathBuf,
 }
 
-impl Org {
-    pub(super) async fn run(self, global: &Global, out: &Printer) -> Result<(), CliError> {
-        let OrgVerb::Create(create) = self.verb;
-        create.run(global, out).await
-    }
-}
-
 impl Create {
-    async fn run(self, global: &Global, out: &Printer) -> Result<(), CliError> {
+    pub(super) async fn run(self, global: &Global, out: &Printer) -> Result<(), CliError> {
         let text = read_link(self.claim.as_deref(), self.claim_file.as_deref()).await?;
         let claim = ClaimLink::parse(&text)?;
         let site = match prepare(global, Way::Found)? {
@@ -86,11 +64,16 @@ impl Create {
             Admission::found(&claim, &self.name, self.suite, &mut system_rng(), now_ms());
         let identity = admission.identity();
         let founded = self.founded(identity.org, identity.user, identity.device);
-        if let Err(error) = self.write_root_key(identity.org, &root) {
+        let file = RootKeyFile {
+            org: identity.org,
+            root,
+            relay: Some(identity.relay.clone()),
+        };
+        if let Err(error) = file.write(&self.root_key_out) {
             site.wipe()?;
             return Err(error);
         }
-        drop(root);
+        drop(file);
         let profile = site.profile.clone();
         let site = match site.admit(&mut admission, global.timeout).await {
             Ok(site) => site,
@@ -142,16 +125,5 @@ impl Create {
             suite: format!("0x{:04X}", self.suite),
             root_key_file: self.root_key_out.display().to_string(),
         }
-    }
-
-    fn write_root_key(&self, org: OrgId, root: &SigningKey) -> Result<(), CliError> {
-        let seed = root.dangerous_seed();
-        let hex = Zeroizing::new(data_encoding::HEXLOWER.encode(seed.as_ref()));
-        let text = Zeroizing::new(format!(
-            "# The root key of a Mortise organisation. Keep it offline, in two places. Never share it.\n\
-             mortise-root-key-1 {org} {}\n",
-            hex.as_str()
-        ));
-        write_new_secret(&self.root_key_out, text.as_bytes())
     }
 }
