@@ -152,7 +152,9 @@ impl Room {
             .filter_map(|r| match decode(r.payload.as_slice()).expect("a body") {
                 RecordBody::Message(message) => Some(header(message.as_slice())),
                 RecordBody::Commit(entry) => Some(header(entry.commit.as_slice())),
-                RecordBody::Create { .. } | RecordBody::Attestation(_) => None,
+                RecordBody::Create { .. } | RecordBody::Attestation(_) | RecordBody::Restart(_) => {
+                    None
+                }
             })
             .collect()
     }

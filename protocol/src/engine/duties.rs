@@ -82,8 +82,7 @@ impl State {
             .filter(|l| self.roster.is_admitted(l.device) && !leavers.contains(l))
             .filter(|l| place(l.device) < mine)
             .count();
-        let before = u64::try_from(before).unwrap_or(u64::MAX).min(20);
-        limits::REMOVAL_LEASE_MS + before * 150 + u64::from(self.rng.next_u32() % 100)
+        limits::REMOVAL_LEASE_MS + turn_ms(before) + u64::from(self.rng.next_u32() % 100)
     }
 
     /// States, in the group's log, how the group stands with regard to each order (REQ-064).
@@ -168,8 +167,34 @@ impl State {
     }
 }
 
+/// When the turn of the device comes before which so many others stand, ms.
+///
+/// The first have time to see each other's commit. Behind them the turns are shorter, so that the last of a thousand
+/// waits 20 s; but no two have the same: hundreds of commits at once would be more than a relay or a device can read.
+fn turn_ms(before: usize) -> u64 {
+    const LONG: u64 = 150;
+    const SHORT: u64 = 20;
+    const WITH_LONG: u64 = 20;
+    let before = u64::try_from(before).unwrap_or(u64::MAX);
+    let with_long = before.min(WITH_LONG);
+    (with_long * LONG).saturating_add((before - with_long).saturating_mul(SHORT))
+}
+
 /// Where a device stands in the order that all compute alike, for this group and turn (an epoch, or an order's seq).
 pub(super) fn place(group: GroupId, turn: u64, device: DeviceId) -> Hash {
     let content = [&group.0[..], &turn.to_be_bytes(), &device.0].concat();
     hash("election", &content)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::turn_ms;
+
+    /// REQ-063: no two places have the same turn, and nobody waits too long.
+    #[test]
+    fn turns_grow_with_the_place() {
+        assert_eq!((turn_ms(0), turn_ms(1), turn_ms(20)), (0, 150, 3_000));
+        assert!((0..1_000).all(|before| turn_ms(before) < turn_ms(before + 1)));
+        assert!(turn_ms(999) < 25_000);
+    }
 }

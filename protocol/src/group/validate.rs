@@ -447,3 +447,7 @@ pub fn check_joined_tree(
 #[cfg(test)]
 #[path = "validate_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "repair_tests.rs"]
+mod repair_tests;

@@ -43,8 +43,8 @@ impl Keys {
 }
 
 /// An organisation whose owner has invited one device per role in `roles`.
-struct Org {
-    roster: Roster,
+pub(super) struct Org {
+    pub(super) roster: Roster,
     owner: Keys,
     others: Vec<Keys>,
 }
@@ -54,7 +54,7 @@ fn profile() -> SealedProfile {
 }
 
 impl Org {
-    fn new(roles: &[Role]) -> Self {
+    pub(super) fn new(roles: &[Role]) -> Self {
         let root = SigningKey::from_seed(&[255; 32]);
         let id = root.public().org_id();
         let owner = Keys::new(1);
@@ -116,26 +116,26 @@ impl Org {
         self.sign(EntrySigner::Device(owner.device()), &owner.mls, ops);
     }
 
-    fn remove(&mut self, i: usize) {
+    pub(super) fn remove(&mut self, i: usize) {
         let user = self.others[i].user;
         self.by_owner(vec![Op::RemoveUser { user }]);
     }
 
-    fn s(&self) -> RosterSeq {
+    pub(super) fn s(&self) -> RosterSeq {
         self.roster.head().seq
     }
 
-    fn leaf(&self, i: usize) -> Leaf {
+    pub(super) fn leaf(&self, i: usize) -> Leaf {
         self.others[i].leaf(self.roster.org())
     }
 
-    fn policy(&self) -> GroupPolicy {
+    pub(super) fn policy(&self) -> GroupPolicy {
         GroupPolicy::new("x".into(), self.owner.user)
     }
 }
 
 /// A commit by `committer` in a group of `before`, which changes nothing.
-fn commit<'a>(
+pub(super) fn commit<'a>(
     org: &Org,
     policy: &'a GroupPolicy,
     committer: Leaf,
@@ -156,7 +156,7 @@ fn commit<'a>(
     }
 }
 
-const THREE: [Role; 3] = [Role::Member, Role::Member, Role::Guest];
+pub(super) const THREE: [Role; 3] = [Role::Member, Role::Member, Role::Guest];
 
 /// REQ-082: a plain refresh by a member passes.
 #[test]

@@ -83,8 +83,8 @@ impl Turn<'_> {
             Effect::Commit { next } => {
                 let number = submission.epoch.next();
                 layout::save(self.tx, EPOCHS, of_group(submission.group, number.0), &next);
-                self.await_confirmation(caller, submission);
                 head.head_epoch = number;
+                self.await_confirmation(caller, submission, &mut head);
             }
             Effect::Restart => {
                 self.write_restart(caller, submission, place.seq);

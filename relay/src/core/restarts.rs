@@ -73,19 +73,33 @@ impl Turn<'_> {
         );
     }
 
-    /// Remembers who could not confirm the epoch that a commit opens: its committer's user, and whom it brought.
-    pub(super) fn await_confirmation(&mut self, caller: &Caller, submission: &Submission) {
+    /// Remembers who cannot confirm the epoch that a commit opens: its committer's user, and whom it brought.
+    ///
+    /// Before its first commit only the creator was in the group: nobody else could go back behind it.
+    pub(super) fn await_confirmation(
+        &mut self,
+        caller: &Caller,
+        submission: &Submission,
+        record: &mut GroupRecord,
+    ) {
+        let epoch = submission.epoch.next();
+        if submission.epoch == Epoch(0) {
+            record.confirmed = epoch;
+            return;
+        }
         let welcomed = submission.welcomes.iter().flat_map(|w| w.devices.clone());
-        let record = UnconfirmedRecord {
+        let unconfirmed = UnconfirmedRecord {
             committer: caller.user,
             welcomed: welcomed.collect(),
         };
-        let key = of_group(submission.group, submission.epoch.next().0);
-        layout::save(self.tx, UNCONFIRMED, key, &record);
+        let key = of_group(submission.group, epoch.0);
+        layout::save(self.tx, UNCONFIRMED, key, &unconfirmed);
     }
 
-    /// Takes note of a valid proof of an epoch's key: the first by somebody who has it by the commit's own working
-    /// confirms the epoch (REQ-151). Returns whether `record` has changed; the caller saves it.
+    /// Takes note of a valid proof of an epoch's key: it confirms, oldest first, every epoch up to this one that
+    /// somebody else has opened, unless the device came in by the working of one of them (REQ-151).
+    ///
+    /// Returns whether `record` has changed; the caller saves it.
     pub(super) fn confirm(
         &mut self,
         caller: &Caller,
@@ -96,24 +110,27 @@ impl Turn<'_> {
         if epoch <= record.confirmed {
             return Ok(false);
         }
-        let mut rows = Vec::new();
+        let mut rows: Vec<(Vec<u8>, Epoch, UnconfirmedRecord)> = Vec::new();
         for (key, row) in self.tx.scan(UNCONFIRMED, &group.0)? {
-            if u64::from_be_bytes(layout::key_tail(&key)?) > epoch.0 {
-                continue;
+            let number = Epoch(u64::from_be_bytes(layout::key_tail(&key)?));
+            if number <= epoch {
+                rows.push((key, number, layout::read(&row)?));
             }
-            let unconfirmed: UnconfirmedRecord = layout::read(&row)?;
-            // Whoever made one of these epochs, or came in by one, says nothing about what led there.
-            if unconfirmed.committer == caller.user || unconfirmed.welcomed.contains(&caller.device)
-            {
-                return Ok(false);
-            }
-            rows.push(key);
         }
-        for key in rows {
+        // Whoever came in by one of these epochs says nothing about it, nor about those before it.
+        let is_brought = |row: &UnconfirmedRecord| row.welcomed.contains(&caller.device);
+        if rows.iter().any(|(_, _, row)| is_brought(row)) {
+            return Ok(false);
+        }
+        let others = rows
+            .into_iter()
+            .take_while(|(_, _, row)| row.committer != caller.user);
+        let before = record.confirmed;
+        for (key, number, _) in others {
             self.tx.delete(UNCONFIRMED, key);
+            record.confirmed = number;
         }
-        record.confirmed = epoch;
-        Ok(true)
+        Ok(record.confirmed > before)
     }
 
     /// Pushes the Restarts that name this epoch as their parent, to somebody who has read the epoch to its end.

@@ -48,6 +48,9 @@ struct Large {
     /// Messages that each process sends
     #[arg(long, value_name = "N", default_value_t = 3)]
     messages: usize,
+    /// Seconds that the group is left alone to warm its tree
+    #[arg(long, value_name = "N", default_value_t = 60)]
+    warm: u64,
     /// Devices of each process that come online at a time
     #[arg(long, value_name = "N", default_value_t = 2)]
     at_once: usize,
@@ -86,6 +89,7 @@ fn main() -> anyhow::Result<ExitCode> {
                 processes: args.processes,
                 suite: args.suite,
                 messages: args.messages,
+                warm: Duration::from_secs(args.warm),
                 at_once: args.at_once.max(1),
                 limit: Duration::from_secs(60 * args.minutes),
                 keep: args.keep,

@@ -27,7 +27,9 @@ fn room() -> Room {
     let ann = world.join(owner, Role::Member);
     let bob = world.join(owner, Role::Member);
     let cy = world.join(owner, Role::Member);
-    let group = Group::created(1, &mut world, ann.1);
+    let mut group = Group::created(1, &mut world, ann.1);
+    // Nobody else was in the group before its first commit.
+    group.rotate(&mut world, ann.1, &ann.0);
     world.outputs.clear();
     Room {
         world,
@@ -78,7 +80,7 @@ impl Room {
 #[test]
 fn a_restart_ends_the_log() {
     let mut r = room();
-    let first = r.restart(&r.ann, Epoch(0), 2);
+    let first = r.restart(&r.ann, Epoch(1), 2);
     let seq = appended(r.world.ask(r.ann.1, first.clone()));
     assert_eq!(
         appended(r.world.ask(r.ann.1, first)),
@@ -90,9 +92,9 @@ fn a_restart_ends_the_log() {
     assert_eq!(r.world.refused(r.bob.1, Request::Submit(chat)), ended);
     let (commit, _) = r.group.commit(r.bob.1, &r.bob.0, &r.world.roster);
     assert_eq!(r.world.refused(r.bob.1, Request::Submit(commit)), ended);
-    let again = r.restart(&r.ann, Epoch(0), 3);
+    let again = r.restart(&r.ann, Epoch(1), 3);
     assert_eq!(r.world.refused(r.ann.1, again), ended);
-    let other = r.restart(&r.bob, Epoch(0), 3);
+    let other = r.restart(&r.bob, Epoch(1), 3);
     assert_eq!(appended(r.world.ask(r.bob.1, other)), seq.next());
 }
 
@@ -100,17 +102,17 @@ fn a_restart_ends_the_log() {
 #[test]
 fn a_restart_in_another_name_is_refused() {
     let mut r = room();
-    let Request::Submit(stolen) = r.restart(&r.ann, Epoch(0), 2) else {
+    let Request::Submit(stolen) = r.restart(&r.ann, Epoch(1), 2) else {
         panic!("a submission");
     };
-    let proof = r.group.proof(r.bob.1, Epoch(0), Purpose::Append);
+    let proof = r.group.proof(r.bob.1, Epoch(1), Purpose::Append);
     let stolen = Request::Submit(Submission { proof, ..stolen });
     assert_eq!(r.world.refused(r.bob.1, stolen), Refusal::Malformed);
     r.rotate();
-    let Request::Submit(mixed) = r.restart(&r.ann, Epoch(0), 2) else {
+    let Request::Submit(mixed) = r.restart(&r.ann, Epoch(1), 2) else {
         panic!("a submission");
     };
-    let epoch = Epoch(1);
+    let epoch = Epoch(2);
     let proof = r.group.proof(r.ann.1, epoch, Purpose::Append);
     let mixed = Request::Submit(Submission {
         epoch,
@@ -126,8 +128,8 @@ fn an_unconfirmed_epoch_can_be_gone_back_behind() {
     let mut r = room();
     r.rotate();
     r.rotate();
-    r.subscribe(r.ann.1, 2);
-    let back = r.restart(&r.bob, Epoch(0), 2);
+    r.subscribe(r.ann.1, 3);
+    let back = r.restart(&r.bob, Epoch(1), 2);
     appended(r.world.ask(r.bob.1, back));
 }
 
@@ -136,13 +138,13 @@ fn an_unconfirmed_epoch_can_be_gone_back_behind() {
 fn a_confirmed_epoch_stays() {
     let mut r = room();
     r.rotate();
-    r.subscribe(r.cy.1, 0);
-    let back = r.restart(&r.bob, Epoch(0), 2);
     r.subscribe(r.cy.1, 1);
+    let back = r.restart(&r.bob, Epoch(1), 2);
+    r.subscribe(r.cy.1, 2);
     assert!(Room::wrong_epoch(&r.world.refused(r.bob.1, back)));
     // An accepted record confirms as well.
     r.rotate();
-    let back = r.restart(&r.bob, Epoch(1), 2);
+    let back = r.restart(&r.bob, Epoch(2), 2);
     appended(r.group.say(&mut r.world, r.cy.1));
     assert!(Room::wrong_epoch(&r.world.refused(r.bob.1, back)));
 }
@@ -158,10 +160,10 @@ fn whom_the_commit_brought_confirms_nothing() {
     }];
     appended(r.world.ask(r.ann.1, Request::Submit(commit.clone())));
     r.group.follow(&commit, next);
-    r.subscribe(r.cy.1, 1);
-    r.rotate();
     r.subscribe(r.cy.1, 2);
-    let back = r.restart(&r.bob, Epoch(0), 2);
+    r.rotate();
+    r.subscribe(r.cy.1, 3);
+    let back = r.restart(&r.bob, Epoch(1), 2);
     appended(r.world.ask(r.bob.1, back));
 }
 
@@ -169,20 +171,20 @@ fn whom_the_commit_brought_confirms_nothing() {
 #[test]
 fn a_restart_is_read_at_its_parent_and_at_the_head() {
     let mut r = room();
-    r.subscribe(r.bob.1, 0);
+    r.subscribe(r.bob.1, 1);
     r.rotate();
-    r.subscribe(r.ann.1, 1);
+    r.subscribe(r.ann.1, 2);
     appended(r.group.say(&mut r.world, r.ann.1));
     r.world.outputs.clear();
-    let back = r.restart(&r.bob, Epoch(0), 2);
+    let back = r.restart(&r.bob, Epoch(1), 2);
     let seq = appended(r.world.ask(r.bob.1, back)).0;
     assert_eq!(r.world.seqs(r.bob.1), [seq], "not what is between");
     assert_eq!(r.world.seqs(r.ann.1), [seq]);
-    r.subscribe(r.cy.1, 0);
-    assert_eq!(r.world.seqs(r.cy.1), [1, 2, seq]);
+    r.subscribe(r.cy.1, 1);
+    assert_eq!(r.world.seqs(r.cy.1), [2, 3, seq]);
     let owner = r.owner;
-    r.subscribe(owner, 1);
-    assert_eq!(r.world.seqs(owner), [2, 3, seq]);
+    r.subscribe(owner, 2);
+    assert_eq!(r.world.seqs(owner), [3, 4, seq]);
 }
 
 /// REQ-156: a question reaches who reads the newest epoch, now and later, until a commit answers it.
@@ -201,14 +203,14 @@ fn a_resync_is_asked_until_it_is_answered() {
         });
         asked.collect()
     };
-    r.subscribe(r.ann.1, 0);
+    r.subscribe(r.ann.1, 1);
     pushed(&mut r, r.ann.1);
     assert_eq!(r.world.ask(r.cy.1, ask(b"old")), Response::Done);
     assert_eq!(r.world.ask(r.cy.1, ask(b"new")), Response::Done);
     let ann = r.ann.1;
     assert_eq!(pushed(&mut r, ann), [b"old".to_vec(), b"new".to_vec()]);
     let bob = r.bob.1;
-    r.subscribe(bob, 0);
+    r.subscribe(bob, 1);
     assert_eq!(pushed(&mut r, bob), [b"new".to_vec()], "the newest");
     let (mut commit, next) = r.group.commit(ann, &r.ann.0, &r.world.roster);
     commit.welcomes = vec![WelcomeFor {
@@ -217,7 +219,7 @@ fn a_resync_is_asked_until_it_is_answered() {
     }];
     appended(r.world.ask(ann, Request::Submit(commit.clone())));
     r.group.follow(&commit, next);
-    r.subscribe(bob, 1);
+    r.subscribe(bob, 2);
     assert_eq!(pushed(&mut r, bob), Vec::<Vec<u8>>::new());
 }
 
@@ -232,7 +234,7 @@ fn an_order_deletes_questions() {
     assert_eq!(r.world.ask(r.cy.1, ask), Response::Done);
     let user = r.cy.0.user;
     r.world.order(r.owner, vec![Op::RemoveUser { user }]);
-    r.subscribe(r.bob.1, 0);
+    r.subscribe(r.bob.1, 1);
     let bob = r.bob.1;
     let left = r.world.pushes(bob);
     assert!(!left.iter().any(|p| matches!(p, Push::ResyncAsked { .. })));

@@ -32,6 +32,8 @@ pub struct Options {
     pub suite: u16,
     /// Messages that each process sends, one after the other.
     pub messages: usize,
+    /// How long the group is left alone to warm its tree.
+    pub warm: Duration,
     /// Devices of one process that come online at a time.
     pub at_once: usize,
     /// How long all of it may take; each phase at most half of that.

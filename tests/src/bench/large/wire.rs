@@ -17,6 +17,7 @@ pub(super) struct Wire {
 /// A record of the log.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Record {
+    pub(super) seq: u64,
     pub(super) bytes: usize,
     pub(super) is_commit: bool,
     pub(super) is_message: bool,
@@ -52,6 +53,7 @@ impl Wire {
             let body: RecordBody = decode(payload).context("read a record's body")?;
             if record.seq.0 > after {
                 records.push(Record {
+                    seq: record.seq.0,
                     bytes: payload.len(),
                     is_commit: matches!(body, RecordBody::Commit(_)),
                     is_message: matches!(body, RecordBody::Message(_)),

@@ -10,7 +10,7 @@ use mortise_client::machine::{now_ms, system_rng};
 use mortise_client::transport;
 use mortise_protocol::engine::{
     Admission, AdmissionStep, CommandKind, DeviceKeys, Engine, Event, HistoryKind, Identity,
-    RelayAddress, save_identity,
+    PinChoice, RelayAddress, save_identity,
 };
 use mortise_protocol::identity::{DirectoryKey, GroupId, JoinLink, LogSeq, SealSecret, SigningKey};
 use mortise_protocol::roster::Role;
@@ -286,6 +286,7 @@ impl Device {
                 name,
                 role: Role::Member,
                 expires_at_ms: now_ms() + 3_600_000,
+                pin: PinChoice::Policy,
             },
             What::Create { users } => CommandKind::CreateGroup {
                 name: "everybody".into(),
