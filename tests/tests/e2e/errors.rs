@@ -217,10 +217,9 @@ fn a_relay_without_the_organisation_says_so() -> anyhow::Result<()> {
     stage.people[0].say(TEAM, "before")?;
     let link = stage.invite("Cy")?;
     let rest = stage.stop_relay()?.clone();
-    let database = rest.data().join("relay.db");
     let safe = stage.dir().join("safe");
     copy_dir(rest.data(), &safe)?;
-    // The same keys at the same address, on the database of a relay that hosts nobody.
+    // The same certificate at the same address, on the database of a relay that hosts nobody.
     let other = stage.dir().join("other");
     let init = Command::new(&stage.binaries.relay)
         .args(["init", "--json", "--listen", "127.0.0.1:0", "--data"])
@@ -228,7 +227,9 @@ fn a_relay_without_the_organisation_says_so() -> anyhow::Result<()> {
         .output()
         .context("mortise-relay init")?;
     ensure!(init.status.success());
-    fs::copy(other.join("relay.db"), &database).context("swap the database")?;
+    for file in ["relay.db", "statement.key"] {
+        fs::copy(other.join(file), rest.data().join(file)).context("swap the database")?;
+    }
     stage.start_relay()?;
     let [ann, bob] = &stage.people[..] else {
         anyhow::bail!("two people");
