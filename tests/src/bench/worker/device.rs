@@ -9,8 +9,8 @@ use mortise_client::driver::{Link, Session};
 use mortise_client::machine::{now_ms, system_rng};
 use mortise_client::transport;
 use mortise_protocol::engine::{
-    Admission, AdmissionStep, CommandKind, PinChoice, DeviceKeys, Engine, Event, HistoryKind, Identity,
-    RelayAddress, save_identity,
+    Admission, AdmissionStep, CommandKind, DeviceKeys, Engine, Event, HistoryKind, Identity,
+    PinChoice, RelayAddress, save_identity,
 };
 use mortise_protocol::identity::{DirectoryKey, GroupId, JoinLink, LogSeq, SealSecret, SigningKey};
 use mortise_protocol::roster::Role;
