@@ -2,7 +2,7 @@
 
 use mortise_protocol::engine::{
     CommandError, CommandKind, Event, GroupStatusView, HistoryKind, Input, IntentId, Output,
-    PolicyChange, WhoMayAdd,
+    PinChoice, PolicyChange, WhoMayAdd,
 };
 use mortise_protocol::group::{
     Changes, Group, GroupPolicy, Me, MlsProvider, SUITE_CLASSICAL, Violation,
@@ -65,7 +65,10 @@ impl Room {
     /// The link for a further device of somebody's.
     fn device_link(&mut self, owner: PersonId) -> String {
         let expires_at_ms = self.world.now_ms + DAY_MS;
-        let kind = CommandKind::InviteDevice { expires_at_ms };
+        let kind = CommandKind::InviteDevice {
+            expires_at_ms,
+            pin: PinChoice::Policy,
+        };
         let id = self.world.command(owner, kind);
         self.world.settle();
         let mut events = self.world.people[owner.0].events.iter();

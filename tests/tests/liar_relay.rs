@@ -431,8 +431,11 @@ fn forged_entry(like: &[u8], ahead: u64) -> Vec<u8> {
     .into_bytes()
 }
 
+/// What a lie does to a pushed entry and its positions.
+type PushLie = Box<dyn FnMut(&mut Vec<u8>, &mut Vec<OrderPosition>) + Send>;
+
 fn roster_lies() -> Vec<(&'static str, Lies, Outcome)> {
-    let pushes = |mut lie: Box<dyn FnMut(&mut Vec<u8>, &mut Vec<OrderPosition>) + Send>| {
+    let pushes = |mut lie: PushLie| {
         to_cy(move |frame| {
             if let RelayToClient::Push(Push::RosterEntry { entry, positions }) = frame {
                 let mut bytes = entry.as_slice().to_vec();

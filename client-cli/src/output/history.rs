@@ -252,7 +252,12 @@ impl What {
                 to,
                 policy_changed,
             } => format!(
-                "this device missed {from} to {to}{}",
+                "this device missed {}{}",
+                if from == to {
+                    format!("record {from}")
+                } else {
+                    format!("records {from} to {to}")
+                },
                 if *policy_changed {
                     "; the group's policy has changed"
                 } else {

@@ -147,7 +147,7 @@ impl Turn<'_> {
         let Some(role) = self.roster(caller.org)?.role(caller.user) else {
             return Err(Refusal::NotAdmitted);
         };
-        if goes_first(role, entry) {
+        if goes_first(role, entry) || redeems(entry) {
             return Ok(());
         }
         match self
@@ -182,6 +182,7 @@ impl Turn<'_> {
             .and_then(|roster| roster.role(caller.user));
         if let Some(role) = role
             && !goes_first(role, entry)
+            && !(taken && redeems(entry))
         {
             let now_ms = self.now_ms;
             self.rates.take(caller.org, caller.user, role, now_ms);
@@ -238,6 +239,11 @@ impl Turn<'_> {
 /// Whether an entry is an order by somebody whose orders nothing may keep waiting.
 fn goes_first(role: Role, entry: &SignedEntry) -> bool {
     matches!(role, Role::Owner | Role::Admin) && entry.tbs().ops.iter().any(Op::is_order)
+}
+
+/// Whether an entry redeems an invitation: there are no more of those than invitations, which are counted.
+fn redeems(entry: &SignedEntry) -> bool {
+    matches!(entry.tbs().signer, EntrySigner::Invitation(_))
 }
 
 /// Slots come with a new directory key, from who has made it (REQ-101).

@@ -221,7 +221,9 @@ fn orders_are_never_behind() {
     let owner = world.owner_online();
     let (gone, _) = world.join(owner, Role::Member);
     let me = Device::new(0, world.owner.user);
-    let mut taken = 1;
+    let (user, invitation, invitation_key) = world.invite(owner, Role::Member);
+    // What was added and invited so far: two people.
+    let mut taken = 2;
     while taken < limits::ADMIN_APPEND_BURST {
         let request = rename(&world, &me, 1);
         let answer = world.ask(owner, request.clone());
@@ -234,6 +236,10 @@ fn orders_are_never_behind() {
     assert_eq!(taken, limits::ADMIN_APPEND_BURST);
     let request = rename(&world, &me, 2);
     assert_eq!(world.refused(owner, request), limited());
+    // An invitation is redeemed all the same, whoever brings the entry.
+    let ops = vec![Device::new(80, user).add(world.org())];
+    let entry = world.entry(EntrySigner::Invitation(invitation), &invitation_key, ops);
+    world.append(owner, &entry);
     let user = gone.user;
     world.order(owner, vec![Op::RemoveUser { user }]);
     let request = rename(&world, &me, 2);
