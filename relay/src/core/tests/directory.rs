@@ -81,7 +81,7 @@ fn an_order_brings_a_key_and_its_slots() {
     let head = entry.head();
     assert_eq!(answer, Response::RosterAppended { head });
     world.roster.apply(entry.bytes()).expect("as the relay did");
-    assert_eq!(slots(&mut world, conn), [mine.clone()]);
+    assert_eq!(slots(&mut world, conn), std::slice::from_ref(&mine));
     let opened = open_slot(world.org(), &mine, &stays.seal, key.commitment());
     assert_eq!(opened, Ok(key.clone()));
 

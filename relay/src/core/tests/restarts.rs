@@ -204,7 +204,8 @@ fn a_resync_is_asked_until_it_is_answered() {
         asked.collect()
     };
     r.subscribe(r.ann.1, 1);
-    pushed(&mut r, r.ann.1);
+    let ann = r.ann.1;
+    pushed(&mut r, ann);
     assert_eq!(r.world.ask(r.cy.1, ask(b"old")), Response::Done);
     assert_eq!(r.world.ask(r.cy.1, ask(b"new")), Response::Done);
     let ann = r.ann.1;
