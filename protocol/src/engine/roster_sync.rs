@@ -3,7 +3,7 @@
 use tls_codec::VLByteVec;
 
 use super::link::Asked;
-use super::rows::{self, GROUPS, GroupRow, GroupStatus, ORDERS, OrderRow, ROSTER};
+use super::rows::{self, GROUPS, GroupRow, GroupStatus, META, ORDERS, OrderRow, ROSTER};
 use super::state::State;
 use super::{Alarm, CommandError, EngineError, Event, IntentId, OrderGroup};
 use crate::identity::{Hash, RosterSeq};
@@ -113,6 +113,7 @@ impl State {
             }
         };
         tx.put(ROSTER, applied.seq.0.to_be_bytes(), bytes);
+        rows::put(tx, META, rows::VERIFIED_HEAD, &(applied.seq, applied.hash))?;
         let pin = self
             .identity
             .pins

@@ -44,6 +44,9 @@ pub(super) const RESYNCS: Space = Space(0x2F);
 /// Intents with numbers from here on are the engine's own: nobody is told of them.
 pub(super) const INTERNAL: u64 = 1 << 63;
 
+/// In [`META`]: the seq and hash of the newest entry in [`ROSTER`], all signatures up to which were verified.
+pub(super) const VERIFIED_HEAD: &[u8] = b"verified head";
+
 const VERSION: u8 = 1;
 
 /// How a group stands for this device.

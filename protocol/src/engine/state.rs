@@ -23,8 +23,8 @@ use super::{
 };
 use crate::content;
 use crate::group::{Group, GroupPolicy, Me, MlsProvider};
-use crate::identity::{DeviceId, Epoch, GroupId, RosterSeq, UserId};
-use crate::roster::Roster;
+use crate::identity::{DeviceId, Epoch, GroupId, Hash, RosterSeq, UserId};
+use crate::roster::{Head, Roster};
 use crate::store::{Reader, Tx};
 use crate::wire::limits;
 
@@ -163,13 +163,24 @@ impl State {
         Ok(())
     }
 
+    /// Reads the chain whose signatures were verified when it came in: it must end where it ended then, or something
+    /// in it is not what was verified.
+    fn read_roster(&mut self, tx: &Tx<'_>) -> Result<(), EngineError> {
+        const DAMAGED: EngineError = EngineError::Damaged { row: "the roster" };
+        for (_, entry) in tx.scan(ROSTER, &[])? {
+            self.roster.replay(&entry).map_err(|_| DAMAGED)?;
+        }
+        let head = self.roster.head();
+        let verified = rows::load::<(RosterSeq, Hash)>(tx, META, rows::VERIFIED_HEAD)?;
+        if head != Head::EMPTY && verified != Some((head.seq, head.hash)) {
+            return Err(DAMAGED);
+        }
+        Ok(())
+    }
+
     fn read_stored(&mut self, store: &dyn Reader) -> Result<(), EngineError> {
         let tx = Tx::new(store);
-        for (_, entry) in tx.scan(ROSTER, &[])? {
-            self.roster
-                .replay(&entry)
-                .map_err(|_| EngineError::Damaged { row: "the roster" })?;
-        }
+        self.read_roster(&tx)?;
         self.fresh = Freshness::load(&tx)?;
         self.next_intent = rows::load(&tx, META, NEXT_INTENT)?.unwrap_or(0);
         for (key, value) in tx.scan(INTENTS, &[])? {

@@ -142,7 +142,7 @@ impl Bench<'_> {
             if Instant::now() >= until {
                 bail!("{what}: {now} of {count} when the time was up; {drops} connections lost");
             }
-            std::thread::sleep(LOOK);
+            std::thread::park_timeout(LOOK);
         }
     }
 
@@ -297,7 +297,7 @@ impl Bench<'_> {
         let mark = self.mark()?;
         while mark.at.elapsed() < warm && Instant::now() < self.until {
             self.progress.check()?;
-            std::thread::sleep(LOOK);
+            std::thread::park_timeout(LOOK);
         }
         let log = self.wire.log(after)?;
         let sizes: Vec<usize> = log
