@@ -13,7 +13,7 @@ use crate::identity::{DeviceId, GroupId, UserId};
 use crate::store::Tx;
 use crate::wire::{ClaimedKeyPackage, RecordBody, Request};
 
-/// Devices that one commit adds at most: adding thousands at once is super-linear.
+/// Devices that one commit adds at most: adding thousands at once is super-linear (REQ-128).
 const MAX_ADDS: usize = 250;
 
 /// KeyPackages that were asked for, for one group.
