@@ -224,3 +224,40 @@ fn a_failed_read_is_nobodys_fault() {
     assert_eq!(world.texts(bob, group), world.texts(ann, group));
     assert_eq!(world.view(bob, group).epoch, world.view(ann, group).epoch);
 }
+
+/// A slot that was to be looked for was due while the relay did not answer: the device was woken without end.
+#[test]
+fn what_is_due_without_a_relay_causes_no_storm() {
+    let (mut world, people) = World::with_people(1, SUITE_CLASSICAL, &["Ann", "Bob"]);
+    let expires_at_ms = world.now_ms + 86_400_000;
+    world.command(
+        people[1],
+        CommandKind::InviteDevice {
+            expires_at_ms,
+            pin: PinChoice::Policy,
+        },
+    );
+    world.settle();
+    let link = world.people[people[1].0]
+        .events
+        .iter()
+        .find_map(|e| match e {
+            Event::Invited { link, .. } => {
+                Some(link.to_text("relay.test:1", mortise_protocol::identity::Hash([0; 32])))
+            }
+            _ => None,
+        });
+    let joiner = world.start_join("Bob's other", &link.expect("a link"));
+    while !world.people[joiner.0].is_in() {
+        assert!(world.advance(u64::MAX), "it joins");
+    }
+    let until = world.now_ms + 20;
+    world.run_until(until);
+    world.disconnect(people[0]);
+    world.people[people[0].0].deaf_until_ms = u64::MAX;
+    let (until, mut moves) = (world.now_ms + 30_000, 0);
+    while world.advance(until) && moves < 5_000 {
+        moves += 1;
+    }
+    assert!(moves < 1_000, "{moves} moves");
+}

@@ -1,6 +1,6 @@
 //! What can happen in one step of a scenario.
 
-use mortise_protocol::engine::{CommandKind, IntentId, PinChoice};
+use mortise_protocol::engine::{CommandKind, IntentId, PinChoice, PolicyChange, WhoMayAdd};
 use mortise_protocol::identity::{GroupId, UserId};
 use mortise_protocol::roster::Role;
 use rand::Rng;
@@ -44,10 +44,16 @@ pub(super) enum Action {
     CreateGroup,
     RosterRace,
     ClockJump,
+    LeaveGroup,
+    ChangeGroup,
+    CloseGroup,
+    RestartGroup,
+    SetProfile,
+    RotateDirectory,
 }
 
 /// Actions and how often they come up.
-const WEIGHTS: [(Action, u32); 21] = [
+const WEIGHTS: [(Action, u32); 27] = [
     (Action::Say, 420),
     (Action::Chatter, 60),
     (Action::Race, 15),
@@ -69,6 +75,12 @@ const WEIGHTS: [(Action, u32); 21] = [
     (Action::CreateGroup, 4),
     (Action::RosterRace, 10),
     (Action::ClockJump, 8),
+    (Action::LeaveGroup, 6),
+    (Action::ChangeGroup, 15),
+    (Action::CloseGroup, 2),
+    (Action::RestartGroup, 4),
+    (Action::SetProfile, 5),
+    (Action::RotateDirectory, 4),
 ];
 
 impl Scenario {
@@ -147,6 +159,11 @@ impl Scenario {
             Action::RemoveMember => self.remove_member(),
             Action::CreateGroup => self.create_group(),
             Action::RosterRace => self.roster_race(),
+            Action::LeaveGroup => self.leave_group(),
+            Action::ChangeGroup => self.change_group(),
+            Action::CloseGroup => self.close_group(),
+            Action::RestartGroup => self.restart_group(),
+            Action::SetProfile | Action::RotateDirectory => self.administer(action),
             Action::ClockJump => {
                 if let Some(who) = self.anybody() {
                     let skew = self.rng.random_range(-MAX_SKEW_MS..=MAX_SKEW_MS);
@@ -365,19 +382,22 @@ impl Scenario {
         }
     }
 
+    /// Admins of a group who are awake.
+    fn admins_awake(&self, group: GroupId) -> Vec<PersonId> {
+        let members = self.members_awake(group).into_iter();
+        let is_admin = |p: &PersonId| {
+            let user = self.world.people[p.0].user();
+            let held = self.model.held.get(&(*p, group));
+            held.is_some_and(|held| held.admins.contains(&user))
+        };
+        members.filter(is_admin).collect()
+    }
+
     fn remove_member(&mut self) {
         let Some(group) = self.some_group() else {
             return;
         };
-        let admins: Vec<_> = self
-            .members_awake(group)
-            .into_iter()
-            .filter(|p| {
-                let user = self.world.people[p.0].user();
-                let held = self.model.held.get(&(*p, group));
-                held.is_some_and(|held| held.admins.contains(&user))
-            })
-            .collect();
+        let admins = self.admins_awake(group);
         let users = self.users();
         if let (Some(who), Some(user)) = (admins.choose(&mut self.rng), users.choose(&mut self.rng))
         {
@@ -407,6 +427,78 @@ impl Scenario {
         if let Some(who) = self.anybody() {
             let name = format!("Later group {}", self.groups.len());
             self.command(who, CommandKind::CreateGroup { name, members });
+        }
+    }
+
+    fn leave_group(&mut self) {
+        let Some(group) = self.some_group() else {
+            return;
+        };
+        let members = self.members_awake(group);
+        // A group that everybody leaves is of no use to the rest of the story.
+        if members.len() > 3
+            && let Some(who) = members.choose(&mut self.rng).copied()
+        {
+            self.world.count("leaves");
+            self.command(who, CommandKind::LeaveGroup { group });
+        }
+    }
+
+    fn change_group(&mut self) {
+        let Some(group) = self.some_group() else {
+            return;
+        };
+        let users = self.users();
+        let user = users.choose(&mut self.rng).copied();
+        let change = match self.rng.random_range(0..5) {
+            0 => PolicyChange::Name(format!("Name {}", self.steps_done)),
+            1 => PolicyChange::Topic(format!("Topic {}", self.steps_done)),
+            2 => PolicyChange::WhoMayAdd(WhoMayAdd::Members),
+            n => match user {
+                Some(user) if n == 3 => PolicyChange::AddAdmin(user),
+                Some(user) => PolicyChange::RemoveAdmin(user),
+                None => return,
+            },
+        };
+        if let Some(who) = self.admins_awake(group).choose(&mut self.rng).copied() {
+            self.world.count("policy changes");
+            self.command(who, CommandKind::ChangeGroup { group, change });
+        }
+    }
+
+    fn close_group(&mut self) {
+        if self.groups.len() > 3
+            && let Some(group) = self.some_group()
+            && self.is_awake(PersonId(0))
+        {
+            self.world.count("groups closed");
+            self.command(PersonId(0), CommandKind::CloseGroup { group });
+        }
+    }
+
+    fn restart_group(&mut self) {
+        let Some(group) = self.some_group() else {
+            return;
+        };
+        if let Some(who) = self.admins_awake(group).choose(&mut self.rng).copied() {
+            self.world.count("restarts asked for");
+            self.command(who, CommandKind::RestartGroup { group });
+        }
+    }
+
+    /// What an owner or an admin does to the directory.
+    fn administer(&mut self, action: Action) {
+        let by = PersonId(self.rng.random_range(0..2));
+        let users = self.users();
+        if let Some(user) = users.choose(&mut self.rng).copied()
+            && self.is_awake(by)
+        {
+            let name = format!("Somebody {}", self.steps_done);
+            let kind = match action {
+                Action::SetProfile => CommandKind::SetProfile { user, name },
+                _ => CommandKind::RotateDirectoryKey,
+            };
+            self.command(by, kind);
         }
     }
 
@@ -491,13 +583,13 @@ impl Scenario {
             self.world.people[target.0].user(),
             self.world.people[target.0].device(),
         );
-        let kind = if self.rng.random_bool(0.7) {
-            CommandKind::RemoveUser { user }
-        } else {
-            CommandKind::RevokeDevice {
+        let kind = match self.rng.random_range(0..10) {
+            0..5 => CommandKind::RemoveUser { user },
+            5..7 => CommandKind::SuspendUser { user },
+            n => CommandKind::RevokeDevice {
                 device,
-                and_enrolled: false,
-            }
+                and_enrolled: n == 9,
+            },
         };
         self.tell(|| format!("{by:?} orders {kind:?}"));
         // The leaver says something at that very moment.

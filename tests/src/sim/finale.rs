@@ -47,6 +47,7 @@ impl Scenario {
             }
             self.model.look_at_groups(&mut self.world, *who)?;
         }
+        self.check_successors(&online)?;
         for group in self.groups.clone() {
             let head = self.model.head_epoch(group).0;
             let name = |p: &PersonId| self.world.people[p.0].name.clone();
@@ -76,7 +77,8 @@ impl Scenario {
             };
             let outside = online.iter().find(|p| {
                 let member = tree.contains(&self.world.people[p.0].device());
-                member && !self.model.held.get(&(**p, group)).is_some_and(|h| h.active)
+                let held = self.model.held.get(&(**p, group));
+                member && !held.is_some_and(|h| h.active || h.ended)
             });
             if let Some(who) = outside {
                 let detail = format!(
@@ -84,6 +86,22 @@ impl Scenario {
                     name(who)
                 );
                 return Err(Broken::new(rule, detail));
+            }
+        }
+        Ok(())
+    }
+
+    /// A conversation goes on in one group, and whoever is in that one knows of it.
+    fn check_successors(&self, online: &[PersonId]) -> Result<(), Broken> {
+        for group in &self.groups {
+            let held = online.iter().filter_map(|p| {
+                let held = self.model.held.get(&(*p, *group))?;
+                Some((*p, held.successor.filter(|_| held.ended)?))
+            });
+            let held: Vec<_> = held.collect();
+            if let Some(pair) = held.windows(2).find(|pair| pair[0].1 != pair[1].1) {
+                let detail = format!("{group:?}: {pair:?}");
+                return Err(Broken::new("a conversation has one successor", detail));
             }
         }
         Ok(())

@@ -2,6 +2,7 @@
 
 use mortise_protocol::identity::{DeviceId, GroupId, LogSeq, RosterSeq, decode};
 use mortise_protocol::store::{MemoryStore, Write};
+use mortise_protocol::wire::aad::{ContentType, PrivateHeader};
 use mortise_protocol::wire::{InboxItem, LogRecord, RecordBody};
 use mortise_relay::core::layout::{LOG, ROSTER, WELCOMES};
 
@@ -130,7 +131,7 @@ impl Model {
         let kind = match decode::<RecordBody>(record.payload.as_slice()) {
             Ok(RecordBody::Create { .. }) => RecordKind::Create,
             Ok(RecordBody::Commit(_)) => RecordKind::Commit,
-            Ok(RecordBody::Message(_)) => RecordKind::Message,
+            Ok(RecordBody::Message(message)) => kind_of(message.as_slice()),
             Ok(RecordBody::Restart(_)) => RecordKind::Restart,
             Ok(RecordBody::Attestation(_)) => {
                 self.count("attestations");
@@ -204,6 +205,14 @@ impl Model {
             }
         }
         Ok(())
+    }
+}
+
+/// A message with something to read, or a member's wish to leave.
+fn kind_of(message: &[u8]) -> RecordKind {
+    match PrivateHeader::parse(message).map(|header| header.content_type) {
+        Ok(ContentType::Proposal) => RecordKind::Leave,
+        _ => RecordKind::Message,
     }
 }
 

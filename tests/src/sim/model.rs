@@ -48,6 +48,7 @@ pub(super) enum RecordKind {
     Message,
     Attestation,
     Restart,
+    Leave,
 }
 
 /// A device that an order named, with what it had stored when the order was given.
@@ -66,6 +67,9 @@ pub(super) struct Held {
     pub(super) active: bool,
     pub(super) members: BTreeSet<DeviceId>,
     pub(super) admins: Vec<UserId>,
+    /// It was closed, or goes on in another group.
+    pub(super) ended: bool,
+    pub(super) successor: Option<GroupId>,
 }
 
 /// The model.
@@ -187,7 +191,7 @@ impl Model {
                     look = true;
                     self.count("joins");
                 }
-                Event::GroupCreated { .. } => look = true,
+                Event::GroupCreated { .. } | Event::GroupContinued { .. } => look = true,
                 Event::Alarm(alarm) => {
                     return Err(Broken::new(
                         "no alarm when nobody lies",
@@ -286,6 +290,11 @@ impl Model {
                 active,
                 members: members.clone(),
                 admins: view.admins.clone(),
+                ended: matches!(
+                    view.status,
+                    GroupStatusView::Closed | GroupStatusView::Continued { .. }
+                ),
+                successor: view.successor,
             };
             self.held.insert((who, view.id), held);
             if !active {

@@ -47,11 +47,23 @@ pub enum Plant {
     LiarAcksUnstored,
     /// The relay swallows attestations, and acknowledges them.
     LiarSwallowsAttestations,
+    /// The relay brings Welcomes again.
+    LiarReplaysWelcomes,
+    /// A byte of a message changes on its way to one member.
+    LiarChangesBytes,
+    /// The relay adds records that nobody has sent.
+    LiarInventsRecords,
+    /// A client's disk loses the newest batch when the process ends.
+    ClientLosesLastBatch,
+    /// A client does not write down how far it has read a group.
+    ClientForgetsGroups,
+    /// A client's timers do not go off any more.
+    ClientsLoseTimers,
 }
 
 impl Plant {
     /// Every planted bug.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 25] = [
         Self::RelayForgetsDuplicates,
         Self::RelayLosesLastBatch,
         Self::RelayForgetsInboxes,
@@ -71,6 +83,12 @@ impl Plant {
         Self::LiarHidesOrder,
         Self::LiarAcksUnstored,
         Self::LiarSwallowsAttestations,
+        Self::LiarReplaysWelcomes,
+        Self::LiarChangesBytes,
+        Self::LiarInventsRecords,
+        Self::ClientLosesLastBatch,
+        Self::ClientForgetsGroups,
+        Self::ClientsLoseTimers,
     ];
 
     /// Plants the bug.
@@ -99,6 +117,14 @@ impl Plant {
             Self::LiarSwallowsAttestations => {
                 world.liar = Some(Box::new(liars::SwallowsAttestations::default()));
             }
+            Self::LiarReplaysWelcomes => {
+                world.liar = Some(Box::new(liars::ReplaysWelcomes::default()));
+            }
+            Self::LiarChangesBytes => world.liar = Some(Box::new(liars::ChangesBytes)),
+            Self::LiarInventsRecords => world.liar = Some(Box::new(liars::InventsRecords)),
+            Self::ClientLosesLastBatch => disks::clients_lose_last_batch(world),
+            Self::ClientForgetsGroups => disks::client_forgets(world, disks::GROUPS),
+            Self::ClientsLoseTimers => world.loses_timers = true,
         }
     }
 }

@@ -68,6 +68,8 @@ pub struct World {
     pub relay_returns_ms: Option<u64>,
     /// The relay dies when its next batch has been stored, and before anything is answered.
     pub relay_dies_after_batch: bool,
+    /// A planted bug: timers of every third device do not go off.
+    pub loses_timers: bool,
     /// A planted bug.
     pub liar: Option<Box<dyn Liar>>,
     /// What has happened, for coverage.
@@ -112,6 +114,7 @@ impl World {
             relay: Some(relay),
             relay_returns_ms: None,
             relay_dies_after_batch: false,
+            loses_timers: false,
             liar: None,
             counts: BTreeMap::new(),
             served: Vec::new(),
@@ -436,6 +439,8 @@ impl World {
         };
         if self.people[id.0].take_reconnect(self.now_ms) {
             self.connect(id);
+        } else if self.loses_timers && id.0 % 3 == 2 {
+            self.people[id.0].forget_timer();
         } else {
             self.note("tick", id.0 as u64);
             let wishes = self.people[id.0].tick(self.now_ms);

@@ -269,6 +269,10 @@ impl Person {
         }
     }
 
+    pub(super) fn forget_timer(&mut self) {
+        self.wake_ms = None;
+    }
+
     pub(super) fn tick(&mut self, now_ms: u64) -> Vec<Wish> {
         self.wake_ms = None;
         if matches!(self.stage, Stage::Joining(..)) {
@@ -318,6 +322,7 @@ impl Person {
             let rng = Box::new(Self::rng(self.seed, self.lives));
             let mut disk = engine.into_store();
             disk.heal();
+            disk.lose_last_batch();
             match Engine::open(disk, rng) {
                 Ok(engine) => self.stage = Stage::In(Box::new(engine)),
                 Err(error) => panic!("{} does not start again: {error}", self.name),

@@ -12,6 +12,7 @@ use mortise_relay::core::layout::{self, INBOX, LOG, RECORD_IDS, ROSTER};
 use crate::world::World;
 
 /// The engine's tables (`protocol/src/engine/rows.rs`).
+pub(super) const GROUPS: Space = Space(0x22);
 pub(super) const LOG_HASHES: Space = Space(0x23);
 pub(super) const OUTBOX: Space = Space(0x24);
 pub(super) const INTENTS: Space = Space(0x25);
@@ -78,6 +79,13 @@ pub(super) fn client_forgets(world: &mut World, space: Space) {
                 !hit || !seen.is_multiple_of(5)
             });
         }));
+    }
+}
+
+/// Every other member's disk lies about fsync.
+pub(super) fn clients_lose_last_batch(world: &mut World) {
+    for person in world.people.iter_mut().step_by(2) {
+        person.engine_mut().store_mut().keep_before();
     }
 }
 

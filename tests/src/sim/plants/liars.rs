@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use mortise_protocol::identity::{GroupId, LogSeq, RosterSeq, decode};
 use mortise_protocol::wire::{
-    ClientToRelay, LogRecord, Push, RecordBody, RelayToClient, Request, Response,
+    ClientToRelay, InboxItem, LogRecord, Push, RecordBody, RelayToClient, Request, Response,
 };
 
 use crate::world::{Liar, PersonId};
@@ -310,6 +310,68 @@ impl Liar for SwallowsAttestations {
 
     fn answer(&mut self, to: PersonId, frame: &mut RelayToClient) -> bool {
         acknowledge(&mut self.owed, &BTreeMap::new(), to, frame);
+        true
+    }
+}
+
+/// Brings every device the first Welcome that it was brought, again and again.
+#[derive(Default)]
+pub(super) struct ReplaysWelcomes {
+    first: BTreeMap<PersonId, InboxItem>,
+}
+
+impl Liar for ReplaysWelcomes {
+    fn answer(&mut self, to: PersonId, frame: &mut RelayToClient) -> bool {
+        if let RelayToClient::Response { response, .. } = frame
+            && let Response::Inbox { items, .. } = response
+            && let Some(last) = items.last().cloned()
+        {
+            let first = self.first.entry(to).or_insert_with(|| last.clone());
+            let seq = last.seq + 1;
+            items.push(InboxItem {
+                seq,
+                ..first.clone()
+            });
+        }
+        true
+    }
+}
+
+/// Changes the last byte of every message for victims.
+pub(super) struct ChangesBytes;
+
+impl Liar for ChangesBytes {
+    fn answer(&mut self, to: PersonId, frame: &mut RelayToClient) -> bool {
+        if let Some((_, records)) = records_in(frame)
+            && is_victim(to)
+        {
+            for record in records.iter_mut().filter(|r| is_message(r)) {
+                let mut payload = record.payload.as_slice().to_vec();
+                if let Some(last) = payload.last_mut() {
+                    *last ^= 1;
+                }
+                record.payload = payload.into();
+            }
+        }
+        true
+    }
+}
+
+/// Adds a record of no meaning to every page for victims.
+pub(super) struct InventsRecords;
+
+impl Liar for InventsRecords {
+    fn answer(&mut self, to: PersonId, frame: &mut RelayToClient) -> bool {
+        if let Some((_, records)) = records_in(frame)
+            && is_victim(to)
+            && let Some(last) = records.last().cloned()
+        {
+            records.push(LogRecord {
+                seq: last.seq.next(),
+                payload: vec![3, 1, 2, 3].into(),
+                ..last
+            });
+        }
         true
     }
 }
