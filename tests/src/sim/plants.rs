@@ -57,7 +57,7 @@ pub enum Plant {
     ClientLosesLastBatch,
     /// A client does not write down how far it has read a group.
     ClientForgetsGroups,
-    /// A client's timers do not go off any more.
+    /// No client's timers go off.
     ClientsLoseTimers,
 }
 
