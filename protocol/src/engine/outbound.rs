@@ -150,8 +150,7 @@ impl State {
         }
         if self.roster.closed_at(work.id).is_some() {
             self.duties.remove(&work.id);
-            self.fail_intents(tx, work.id, &CommandError::GroupClosed)?;
-            return Ok(true);
+            return self.wind_up(tx, &work, &access_key);
         }
         let outbox = self.send_outbox(tx, work.id, work.row, Some(&*access_key))?;
         if outbox.iter().any(|(_, o)| o.kind == OutboxKind::Commit) {
@@ -530,6 +529,22 @@ impl State {
             OutboxKind::Create | OutboxKind::Message => {}
         }
         Ok(())
+    }
+
+    /// A closed group takes nothing new; what was on its way gets its answer, and may be in the log already (REQ-102).
+    fn wind_up(
+        &mut self,
+        tx: &Tx<'_>,
+        work: &Work<'_>,
+        access_key: &SigningKey,
+    ) -> Result<bool, EngineError> {
+        for (number, row) in rows::of_group::<IntentRow>(tx, INTENTS, work.id)? {
+            if !row.in_flight {
+                self.fail_intent(tx, work.id, number, CommandError::GroupClosed);
+            }
+        }
+        let outbox = self.send_outbox(tx, work.id, work.row, Some(access_key))?;
+        Ok(outbox.is_empty())
     }
 
     /// Nothing that is wanted of this group can be done any more.
