@@ -541,6 +541,7 @@ impl State {
         if removes_me {
             inbound.row.status = GroupStatus::Removed;
             state.delete(&provider)?;
+            self.release_candidates(tx, group)?;
             return self.tell_change(tx, inbound, s, who, &before, &after);
         }
         self.enter_epoch(tx, inbound, &state, s)?;

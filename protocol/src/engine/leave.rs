@@ -94,6 +94,7 @@ impl State {
     fn end_membership(&mut self, tx: &Tx<'_>, work: &mut Work<'_>) -> Result<(), EngineError> {
         work.row.status = GroupStatus::Removed;
         rows::put(tx, GROUPS, work.id.0, work.row)?;
+        self.release_candidates(tx, work.id)?;
         let key = rows::key(work.id, work.row.cursor.0);
         if tx.get(HISTORY, &key)?.is_none() {
             let line = HistoryRecord {

@@ -643,6 +643,21 @@ impl State {
         Ok(())
     }
 
+    /// Whoever is out of a group never reads what its log names: what says that it continues it is a group like others.
+    pub(super) fn release_candidates(
+        &mut self,
+        tx: &Tx<'_>,
+        group: GroupId,
+    ) -> Result<(), EngineError> {
+        for id in self.group_ids(tx)? {
+            let row = rows::load::<GroupRow>(tx, GROUPS, &id.0)?;
+            if row.is_some_and(|row| row.is_candidate && row.predecessor == Some(group)) {
+                self.promote(tx, id)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Forgets the groups that wanted to continue this one, but for the one that does.
     fn drop_candidates(
         &mut self,
