@@ -75,13 +75,14 @@ impl Scenario {
             let Some(tree) = self.model.tree(group, head) else {
                 continue;
             };
-            // Where all have asked to leave nobody is left to commit it: each has ended it for itself (REQ-123).
+            // Where all have asked to leave nobody is left to commit it: each has ended it for itself; so does who is the
+            // only one left, and need not ask (REQ-123).
             let log = self.model.logs.get(&group).map_or(&[][..], Vec::as_slice);
             let asked = log
                 .iter()
                 .filter(|logged| logged.kind == RecordKind::Leave && logged.record.epoch.0 == head);
             let admitted = tree.iter().filter(|d| !self.model.departed.contains_key(d));
-            if asked.count() >= admitted.count() {
+            if asked.count().max(1) >= admitted.count() {
                 continue;
             }
             let outside = online.iter().find(|p| {
