@@ -480,6 +480,11 @@ impl State {
         let kind =
             history_of(&bytes).ok_or(Refused::Rule(Violation::BadContent, Some(sender.device)))?;
         inbound.history(tx, Some((sender.device, sender.user)), kind)?;
+        if std::mem::take(&mut inbound.row.is_candidate) {
+            // Somebody speaks in it, for whom it is a group like others: so it is for everybody (REQ-153).
+            let group = inbound.group;
+            inbound.events.push(Event::Joined { group });
+        }
         self.groups.insert(inbound.group, state);
         Ok(())
     }
