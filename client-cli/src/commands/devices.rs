@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use mortise_protocol::engine::CommandKind;
-use mortise_protocol::identity::{DeviceId, UserId};
+use mortise_protocol::identity::UserId;
 
 use super::{Context, invite, order, values};
 use crate::driver::ClientEngine;
@@ -168,7 +168,7 @@ impl Revoke {
             .session
             .query(move |engine| {
                 let earlier = engine.roster().device(device).and_then(|d| d.revoked);
-                (engine.device(), earlier, enrolled_by(engine, device))
+                (engine.device(), earlier, engine.revoked_with(device))
             })
             .await?;
         let myself = device == me || !self.only && enrolled.contains(&me);
@@ -199,12 +199,4 @@ impl Revoke {
         }
         order::follow(cx, seq, self.wait).await
     }
-}
-
-/// The further devices of the same user that this one let in.
-fn enrolled_by(engine: &ClientEngine, device: DeviceId) -> Vec<DeviceId> {
-    let owner = |id| engine.roster().device(id).map(|record| record.user);
-    let mut enrolled = engine.enrolled_by(device);
-    enrolled.retain(|id| owner(*id) == owner(device));
-    enrolled
 }

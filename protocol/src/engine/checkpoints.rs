@@ -73,7 +73,7 @@ impl State {
             EntrySigner::Root => true,
             EntrySigner::Device(device) => self.roster.device(device).is_some_and(|d| {
                 let role = self.roster.role_at(d.user, tbs.seq);
-                matches!(role, Some(Role::Owner | Role::Admin))
+                role.is_some_and(Role::administers)
             }),
             EntrySigner::Invitation(_) => tbs
                 .ops

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use rand::RngCore as _;
 
 use super::EngineError;
-use super::duties::place;
+use super::election::{Election, turns};
 use super::outbound::Work;
 use super::pursue::Claim;
 use super::state::{Chore, State};
@@ -120,17 +120,16 @@ impl State {
 
     /// How long this device leaves the work to the user's others that are in the group, ms.
     fn turn_delay_ms(&mut self, work: &Work<'_>) -> u64 {
-        let place = |device| place(work.id, work.row.epoch.0, device);
-        let mine = place(self.identity.device);
         let own = work
             .group
             .leaves()
             .iter()
-            .filter(|l| l.user == self.identity.user);
-        let before = own.filter(|l| place(l.device) < mine).count();
-        let before = u64::try_from(before).unwrap_or(u64::MAX).min(20);
+            .filter(|l| l.user == self.identity.user)
+            .map(|l| l.device);
+        let me = self.identity.device;
+        let before = Election::Duty.before(work.id, work.row.epoch.0, me, own);
         let jitter = u64::from(self.rng.next_u32() % 100);
-        SETTLING_MS + before * limits::REMOVAL_LEASE_MS + jitter
+        SETTLING_MS + turns(before, 20) * limits::REMOVAL_LEASE_MS + jitter
     }
 
     fn forget_own_claim(&mut self, group: GroupId) {

@@ -77,7 +77,7 @@ impl State {
     /// Whether this device's user is an owner or admin now.
     pub(super) fn administers(&self) -> bool {
         let role = self.roster.role(self.identity.user);
-        self.is_admitted() && matches!(role, Some(Role::Owner | Role::Admin))
+        self.is_admitted() && role.is_some_and(Role::administers)
     }
 
     fn directory_key(&self, generation: RosterSeq) -> Option<&DirectoryKey> {
@@ -177,11 +177,8 @@ impl State {
             .filter(|(id, d)| d.is_admitted() && *id != me && !burned.contains(id))
             .collect();
         if devices.len() > limits::MAX_SLOTS {
-            let rank = |user| match self.roster.role(user) {
-                Some(Role::Owner | Role::Admin) => 0,
-                _ => 1,
-            };
-            devices.sort_by_key(|(id, d)| (rank(d.user), *id));
+            let administers = |user| self.roster.role(user).is_some_and(Role::administers);
+            devices.sort_by_key(|(id, d)| (!administers(d.user), *id));
         }
         let ids: Vec<DeviceId> = devices.into_iter().map(|(id, _)| id).collect();
         self.slots_for(&ids, key, generation)

@@ -3,11 +3,12 @@
 use rand::RngCore as _;
 
 use super::EngineError;
+use super::election::{Election, turns};
 use super::outbound::Work;
 use super::rows::{self, GROUPS, INTENTS, ORDERS, OrderRow, OutboxKind, OutboxRow};
 use super::state::State;
 use crate::group::{Changes, validate};
-use crate::identity::{DeviceId, GroupId, Hash, RosterSeq, hash};
+use crate::identity::{DeviceId, RosterSeq};
 use crate::store::Tx;
 use crate::wire::log::{Attestation, AttestationStatement, Verdict};
 use crate::wire::{RecordBody, limits};
@@ -72,16 +73,15 @@ impl State {
 
     /// How long this device leaves a removal to others, ms.
     fn election_delay_ms(&mut self, work: &Work<'_>) -> u64 {
-        let place = |device| place(work.id, work.row.epoch.0, device);
-        let mine = place(self.identity.device);
         let leavers = work.group.leavers();
-        let before = work
+        let able = work
             .group
             .leaves()
             .iter()
             .filter(|l| self.roster.is_admitted(l.device) && !leavers.contains(l))
-            .filter(|l| place(l.device) < mine)
-            .count();
+            .map(|l| l.device);
+        let me = self.identity.device;
+        let before = Election::Duty.before(work.id, work.row.epoch.0, me, able);
         limits::REMOVAL_LEASE_MS + turn_ms(before) + u64::from(self.rng.next_u32() % 100)
     }
 
@@ -160,10 +160,9 @@ impl State {
 
     /// Whether this device is one of the two whose turn it is to attest first.
     fn is_first(&self, work: &Work<'_>, order: RosterSeq) -> bool {
-        let place = |device| place(work.id, order.0, device);
-        let mine = place(self.identity.device);
-        let leaves = work.group.leaves();
-        leaves.iter().filter(|l| place(l.device) < mine).count() < ENOUGH_STATEMENTS
+        let devices = work.group.leaves().iter().map(|l| l.device);
+        let before = Election::Duty.before(work.id, order.0, self.identity.device, devices);
+        before < ENOUGH_STATEMENTS
     }
 }
 
@@ -175,15 +174,9 @@ fn turn_ms(before: usize) -> u64 {
     const LONG: u64 = 150;
     const SHORT: u64 = 20;
     const WITH_LONG: u64 = 20;
-    let before = u64::try_from(before).unwrap_or(u64::MAX);
+    let before = turns(before, u64::MAX);
     let with_long = before.min(WITH_LONG);
     (with_long * LONG).saturating_add((before - with_long).saturating_mul(SHORT))
-}
-
-/// Where a device stands in the order that all compute alike, for this group and turn (an epoch, or an order's seq).
-pub(super) fn place(group: GroupId, turn: u64, device: DeviceId) -> Hash {
-    let content = [&group.0[..], &turn.to_be_bytes(), &device.0].concat();
-    hash("election", &content)
 }
 
 #[cfg(test)]

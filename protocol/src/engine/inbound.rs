@@ -73,14 +73,20 @@ impl Seen {
         }
     }
 
-    /// Tells what the commit that led from here to `state` did to the tree.
-    fn note_warmth(&self, engine: &mut State, row: &mut GroupRow, state: &Group, by: DeviceId) {
-        let after = Self::of(state);
+    /// Tells what the commit that led from here to `after`, which is how `state` is, did to the tree.
+    fn note_warmth(
+        &self,
+        after: &Self,
+        engine: &mut State,
+        row: &mut GroupRow,
+        state: &Group,
+        by: DeviceId,
+    ) {
         let added: Vec<_> = after.without(self).map(|leaf| leaf.device).collect();
         // Only a commit that does nothing but add needs no path.
         let commit = Warmth {
             committer: by,
-            has_path: added.is_empty() || self.without(&after).next().is_some(),
+            has_path: added.is_empty() || self.without(after).next().is_some(),
             added: &added,
         };
         engine.note_warmth(row, state, &commit);
@@ -139,10 +145,19 @@ pub(super) fn write_history(
         epoch: record.epoch.0,
         kind,
     };
-    rows::put(tx, HISTORY, rows::key(group, record.seq.0), &line)?;
+    write_line(tx, group, &line)
+}
+
+/// The same, of a line that no record has brought.
+pub(super) fn write_line(
+    tx: &Tx<'_>,
+    group: GroupId,
+    line: &HistoryRecord,
+) -> Result<Event, EngineError> {
+    rows::put(tx, HISTORY, rows::key(group, line.seq.0), line)?;
     Ok(Event::Message {
         group,
-        seq: record.seq,
+        seq: line.seq,
     })
 }
 
@@ -403,7 +418,7 @@ impl State {
                 let after = Seen::of(&state);
                 let s = roster_seq_of(body).unwrap_or_default();
                 self.enter_epoch(tx, inbound, &state, s)?;
-                before.note_warmth(self, inbound.row, &state, me.0);
+                before.note_warmth(&after, self, inbound.row, &state, me.0);
                 self.groups.insert(group, state);
                 if let Some(intent) = outbox.intent {
                     self.handle_change_met(tx, group, intent, &after.leaves)?;
@@ -550,7 +565,7 @@ impl State {
             return self.tell_change(tx, inbound, s, who, &before, &after);
         }
         self.enter_epoch(tx, inbound, &state, s)?;
-        before.note_warmth(self, inbound.row, &state, who.0);
+        before.note_warmth(&after, self, inbound.row, &state, who.0);
         self.groups.insert(group, state);
         self.tell_change(tx, inbound, s, who, &before, &after)
     }

@@ -1,5 +1,6 @@
 //! Leaving a group (REQ-123, REQ-124): this device asks, and others carry it out.
 
+use super::inbound::write_line;
 use super::outbound::Work;
 use super::rows::{
     self, GROUPS, GroupStatus, HISTORY, INTENTS, Intent, IntentRow, OutboxKind, OutboxRow,
@@ -105,11 +106,8 @@ impl State {
                 epoch: work.row.epoch.0,
                 kind: HistoryKind::Left(vec![self.identity.user]),
             };
-            rows::put(tx, HISTORY, key, &line)?;
-            self.event(Event::Message {
-                group: work.id,
-                seq: work.row.cursor,
-            });
+            let event = write_line(tx, work.id, &line)?;
+            self.event(event);
         }
         self.dirty.insert(work.id);
         Ok(())

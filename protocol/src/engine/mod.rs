@@ -11,6 +11,7 @@ mod clock;
 mod devices;
 mod directory;
 mod duties;
+mod election;
 mod identity;
 mod inbound;
 mod join;
@@ -210,6 +211,11 @@ impl<S: Store> Engine<S> {
         let mut enrolled = roster.enrolled_transitively(device);
         enrolled.retain(|id| roster.is_admitted(*id));
         enrolled
+    }
+
+    /// The admitted devices that go with `device` when what it enrolled is revoked too: those of the same user (REQ-109).
+    pub fn revoked_with(&self, device: DeviceId) -> Vec<DeviceId> {
+        self.state.enrolled_for_same_user(device)
     }
 
     /// How long ago an owner or admin last stated the roster's newest entry, ms; `None` if never (REQ-105).

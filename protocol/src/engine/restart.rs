@@ -4,7 +4,8 @@
 
 use rand::RngCore as _;
 
-use super::inbound::{Inbound, Refused};
+use super::election::{Election, turns};
+use super::inbound::{Inbound, Refused, write_line};
 use super::outbound::Work;
 use super::rows::{
     self, Fault, FaultKind, GROUPS, GroupRow, GroupStatus, INTENTS, Intent, IntentRow, OUTBOX,
@@ -14,7 +15,7 @@ use super::state::State;
 use super::{CommandError, EngineError, Event, HistoryKind, HistoryRecord, IntentId};
 use crate::group::validate::{self, Leaf};
 use crate::group::{Group, GroupPolicy, MlsProvider, Predecessor, Violation};
-use crate::identity::{DeviceId, Epoch, GroupId, RosterSeq, UserId, hash};
+use crate::identity::{DeviceId, GroupId, RosterSeq, UserId};
 use crate::store::Tx;
 use crate::wire::restart::{Restart, RestartCause, RestartStatement};
 use crate::wire::{RecordBody, Refusal};
@@ -276,6 +277,14 @@ impl State {
         self.take_turn(tx, id, row, group, &fault)
     }
 
+    /// Whose record has halted a group, if any has.
+    fn culprit_of(&self, row: &GroupRow) -> Option<UserId> {
+        match &row.status {
+            GroupStatus::Halted(fault) => Some(self.roster.device(fault.culprit)?.user),
+            _ => None,
+        }
+    }
+
     /// Restarts when it is this device's turn (REQ-152).
     fn take_turn(
         &mut self,
@@ -285,7 +294,7 @@ impl State {
         group: &Group,
         fault: &Fault,
     ) -> Result<(), EngineError> {
-        let culprit = self.roster.device(fault.culprit).map(|d| d.user);
+        let culprit = self.culprit_of(row);
         let members = members_of(group.leaves());
         let head = self.roster.head().seq;
         let admins = &group.policy().admins;
@@ -296,11 +305,10 @@ impl State {
         let due = match self.restart_at.get(&id) {
             Some(at) => *at,
             None => {
-                let place = |device: DeviceId| place(id, row.epoch, device);
-                let mine = place(self.identity.device);
-                let before = able.iter().filter(|d| place(**d) < mine).count();
-                let turns = u64::try_from(before).unwrap_or(u64::MAX).min(30);
-                self.now_ms + turns * TURN_MS + u64::from(self.rng.next_u32() % 50)
+                let me = self.identity.device;
+                let able = able.iter().copied();
+                let before = Election::Restart.before(id, row.epoch.0, me, able);
+                self.now_ms + turns(before, 30) * TURN_MS + u64::from(self.rng.next_u32() % 50)
             }
         };
         self.restart_at.insert(id, due);
@@ -370,10 +378,7 @@ impl State {
         row: &GroupRow,
         group: &Group,
     ) -> Result<(GroupId, u64), EngineError> {
-        let culprit = match &row.status {
-            GroupStatus::Halted(fault) => self.roster.device(fault.culprit).map(|d| d.user),
-            _ => None,
-        };
+        let culprit = self.culprit_of(row);
         let me = self.identity.user;
         let mut admins = group.policy().admins.clone();
         admins.retain(|user| Some(*user) != culprit);
@@ -547,11 +552,7 @@ impl State {
         };
         if (said.parent_epoch, said.parent_entry_hash) == (row.epoch, row.entry_hash) {
             // What this device has not seen go wrong, only a group admin may leave behind.
-            let culprit = match &row.status {
-                GroupStatus::Halted(fault) => roster.device(fault.culprit).map(|d| d.user),
-                _ => None,
-            };
-            return Ok(judge(&members, admins, culprit));
+            return Ok(judge(&members, admins, self.culprit_of(row)));
         }
         // It goes back behind a commit that this device has followed: only if that has left the restarter in.
         let is_behind = said.parent_epoch < row.epoch;
@@ -624,8 +625,8 @@ impl State {
             epoch: row.epoch.0,
             kind: HistoryKind::Continued { successor, reason },
         };
-        rows::put(tx, rows::HISTORY, rows::key(group, seq.0), &line)?;
-        self.event(Event::Message { group, seq });
+        let event = write_line(tx, group, &line)?;
+        self.event(event);
         Ok(())
     }
 
@@ -754,7 +755,7 @@ impl State {
                 Ok(successor != id)
             }
             GroupStatus::Halted(fault) if fault.stopped().is_some() => {
-                if self.is_way_out(tx, &row, &fault, adder, predecessor, s)? {
+                if self.is_way_out(tx, &row, adder, predecessor, s)? {
                     let reason = RestartCause::Requested.text().to_owned();
                     self.continue_in(tx, old, &mut row, id, reason)?;
                 }
@@ -776,7 +777,6 @@ impl State {
         &mut self,
         tx: &Tx<'_>,
         row: &GroupRow,
-        fault: &Fault,
         adder: &Leaf,
         predecessor: Predecessor,
         s: RosterSeq,
@@ -785,7 +785,7 @@ impl State {
             return Ok(false);
         }
         let state = self.take_group(tx, predecessor.group)?;
-        let culprit = self.roster.device(fault.culprit).map(|d| d.user);
+        let culprit = self.culprit_of(row);
         let members = members_of(state.leaves());
         let admins = &state.policy().admins;
         let able = validate::restarters(&self.roster, s, &members, admins, culprit);
@@ -793,10 +793,4 @@ impl State {
         self.groups.insert(predecessor.group, state);
         Ok(is_admin && able.contains(&adder.device))
     }
-}
-
-/// Where a device stands in the order of those who may restart.
-fn place(group: GroupId, epoch: Epoch, device: DeviceId) -> crate::identity::Hash {
-    let content = [&group.0[..], &epoch.0.to_be_bytes(), &device.0].concat();
-    hash("restart turn", &content)
 }

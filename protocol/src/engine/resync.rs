@@ -5,6 +5,7 @@
 
 use rand::RngCore as _;
 
+use super::election::{Election, turns};
 use super::link::Asked;
 use super::outbound::Work;
 use super::rows::{
@@ -17,7 +18,7 @@ use crate::group::{
     Changes, GroupPolicy, JoinedGroup, MlsProvider, Resync, Violation, make_resync_key_package,
     read_key_package,
 };
-use crate::identity::{DeviceId, GroupId, hash};
+use crate::identity::{DeviceId, GroupId};
 use crate::roster::Role;
 use crate::store::Tx;
 use crate::wire::{InboxItem, Request};
@@ -157,21 +158,24 @@ impl State {
             .map(|(k, v)| (*k, v.clone()))
             .collect();
         for ((group, device), (bytes, due)) in asked {
+            if let Some(at) = due.filter(|at| *at > self.now_ms) {
+                self.restart_at.insert(group, at);
+                continue;
+            }
             let package = read_key_package(&self.crypto, work.row.suite, self.now_ms, &bytes);
             let package = package.ok().filter(|p| self.may_resync(work, device, p));
             let Some(package) = package else {
                 self.resyncs_asked.remove(&(group, device));
                 continue;
             };
-            let due = match due {
-                Some(at) => at,
-                None => self.now_ms + self.resync_delay_ms(work, device),
-            };
-            if due > self.now_ms {
-                self.resyncs_asked
-                    .insert((group, device), (bytes, Some(due)));
-                self.restart_at.insert(group, due);
-                continue;
+            if due.is_none() {
+                let at = self.now_ms + self.resync_delay_ms(work, device);
+                if at > self.now_ms {
+                    self.resyncs_asked
+                        .insert((group, device), (bytes, Some(at)));
+                    self.restart_at.insert(group, at);
+                    continue;
+                }
             }
             let changes = Changes {
                 removes: vec![device],
@@ -209,17 +213,13 @@ impl State {
 
     /// How long this device leaves the answer to others, ms.
     fn resync_delay_ms(&mut self, work: &Work<'_>, asker: DeviceId) -> u64 {
-        let epoch = work.row.epoch.0.to_be_bytes();
-        let place =
-            |device: DeviceId| hash("resync turn", &[&work.id.0[..], &epoch, &device.0].concat());
-        let mine = place(self.identity.device);
         let leaves = work.group.leaves().iter();
-        let before = leaves
-            .filter(|l| l.device != asker && self.roster.is_admitted(l.device))
-            .filter(|l| place(l.device) < mine)
-            .count();
-        let turns = u64::try_from(before).unwrap_or(u64::MAX).min(20);
-        turns * TURN_MS + u64::from(self.rng.next_u32() % 50)
+        let able = leaves
+            .map(|l| l.device)
+            .filter(|device| *device != asker && self.roster.is_admitted(*device));
+        let me = self.identity.device;
+        let before = Election::Resync.before(work.id, work.row.epoch.0, me, able);
+        turns(before, 20) * TURN_MS + u64::from(self.rng.next_u32() % 50)
     }
 
     /// What this device last held of a group that a Welcome leads into again, if it asked for that (REQ-158).

@@ -128,7 +128,7 @@ impl State {
     /// The admitted devices of `device`'s own user that it let in, directly or not (REQ-109).
     ///
     /// Other people's devices are left alone: an administrator's lost laptop may have let in everybody.
-    fn enrolled_for_same_user(&self, device: DeviceId) -> Vec<DeviceId> {
+    pub(super) fn enrolled_for_same_user(&self, device: DeviceId) -> Vec<DeviceId> {
         let user = self.roster.device(device).map(|d| d.user);
         let mut enrolled = self.roster.enrolled_transitively(device);
         enrolled.retain(|id| {

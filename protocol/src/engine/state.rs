@@ -183,16 +183,11 @@ impl State {
         self.read_roster(&tx)?;
         self.fresh = Freshness::load(&tx)?;
         self.next_intent = rows::load(&tx, META, NEXT_INTENT)?.unwrap_or(0);
-        for (key, value) in tx.scan(INTENTS, &[])? {
-            let number = rows::number(&key)?;
-            if number < rows::INTERNAL {
-                self.next_intent = self.next_intent.max(number);
-            }
+        for (_, value) in tx.scan(INTENTS, &[])? {
             let _: IntentRow = rows::from_bytes(&value)?;
         }
         for (key, value) in tx.scan(ROSTER_INTENTS, &[])? {
             let id = rows::number(&key)?;
-            self.next_intent = self.next_intent.max(id);
             self.roster_jobs.push_back(RosterJob::restore(
                 IntentId(id),
                 &rows::from_bytes(&value)?,
@@ -312,15 +307,12 @@ impl State {
         let link = self.link.as_ref()?;
         let now = self.now_ms;
         // What is due already waits for something else than time.
-        let duties = self.duties.values().chain(self.attest_at.values());
-        let duties = duties.chain(self.refresh_at.values());
-        let duties = duties.chain(self.restart_at.values());
-        let duties = duties.chain(self.chores.values());
-        let duties = duties.chain(&self.directory.rotate_at);
-        let duties = duties.chain(&self.directory.fill_at);
+        let duties = self.group_timers().map(|(_, at)| at);
+        let duties = duties.chain(self.directory.rotate_at);
+        let duties = duties.chain(self.directory.fill_at);
         [
             link.next_deadline(),
-            duties.copied().filter(|at| *at > now).min(),
+            duties.filter(|at| *at > now).min(),
             self.retry_at,
             self.next_job_at(),
             self.next_freshness_at(),
@@ -344,18 +336,23 @@ impl State {
                 .is_some_and(|link| link.is_quiet() && link.relay_head <= self.roster.head().seq)
     }
 
-    /// Groups with a timer that fell due after `since_ms` are looked at in this step.
-    fn look_at_due(&mut self, since_ms: u64) {
-        let now = self.now_ms;
+    /// Every timer of a group, ms since 1970.
+    fn group_timers(&self) -> impl Iterator<Item = (GroupId, u64)> {
         let duties = self.duties.iter().chain(&self.refresh_at);
         let duties = duties.chain(&self.restart_at);
         let attest = self.attest_at.iter().map(|((group, _), at)| (group, at));
         let chores = self.chores.iter().map(|((group, _), at)| (group, at));
-        let due = duties
-            .chain(attest)
-            .chain(chores)
-            .filter(|(_, at)| since_ms < **at && **at <= now);
-        let groups: Vec<_> = due.map(|(group, _)| *group).collect();
+        let all = duties.chain(attest).chain(chores);
+        all.map(|(group, at)| (*group, *at))
+    }
+
+    /// Groups with a timer that fell due after `since_ms` are looked at in this step.
+    fn look_at_due(&mut self, since_ms: u64) {
+        let now = self.now_ms;
+        let due = self
+            .group_timers()
+            .filter(|(_, at)| since_ms < *at && *at <= now);
+        let groups: Vec<_> = due.map(|(group, _)| group).collect();
         self.dirty.extend(groups);
     }
 

@@ -54,6 +54,12 @@ impl Role {
         Self::Bot,
     ];
 
+    /// Whether it is one of those who speak for the organisation's roster: owner or admin.
+    #[must_use]
+    pub const fn administers(self) -> bool {
+        matches!(self, Self::Owner | Self::Admin)
+    }
+
     /// The role's name in commands and documents.
     #[must_use]
     pub const fn name(self) -> &'static str {

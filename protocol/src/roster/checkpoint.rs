@@ -86,10 +86,8 @@ impl Checkpoint {
             .device(self.device)
             .filter(|device| self.org == roster.org() && device.is_admitted_at(at))
             .ok_or(CheckpointFault::Signer)?;
-        if !matches!(
-            roster.role_at(signer.user, at),
-            Some(Role::Owner | Role::Admin)
-        ) {
+        let role = roster.role_at(signer.user, at);
+        if !role.is_some_and(Role::administers) {
             return Err(CheckpointFault::Signer);
         }
         let statement = Statement {

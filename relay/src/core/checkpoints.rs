@@ -26,7 +26,7 @@ impl Turn<'_> {
         }
         let roster = self.roster(caller.org)?;
         match checkpoint.verify(roster) {
-            Ok(()) if roster.role(caller.user).is_some_and(may_state) => {}
+            Ok(()) if roster.role(caller.user).is_some_and(Role::administers) => {}
             Ok(()) | Err(CheckpointFault::Signer) => return Err(Refusal::Forbidden.into()),
             // What arrives convicts the relay: it lets nothing past that is not its own chain (REQ-048).
             Err(_) => return Err(Refusal::RosterFork.into()),
@@ -73,7 +73,7 @@ impl Turn<'_> {
             let record: CheckpointRecord = layout::read(&row)?;
             let signer = roster.device(record.checkpoint.device);
             let role = signer.and_then(|device| roster.role(device.user));
-            if role.is_some_and(may_state) {
+            if role.is_some_and(Role::administers) {
                 checkpoints.push(record.checkpoint);
             }
         }
@@ -86,8 +86,4 @@ impl Turn<'_> {
     pub(super) fn delete_checkpoint(&mut self, org: OrgId, device: DeviceId) {
         self.tx.delete(CHECKPOINTS, of_device(org, device));
     }
-}
-
-fn may_state(role: Role) -> bool {
-    matches!(role, Role::Owner | Role::Admin)
 }

@@ -238,7 +238,7 @@ impl Turn<'_> {
 
 /// Whether an entry is an order by somebody whose orders nothing may keep waiting.
 fn goes_first(role: Role, entry: &SignedEntry) -> bool {
-    matches!(role, Role::Owner | Role::Admin) && entry.tbs().ops.iter().any(Op::is_order)
+    role.administers() && entry.tbs().ops.iter().any(Op::is_order)
 }
 
 /// Whether an entry redeems an invitation: there are no more of those than invitations, which are counted.

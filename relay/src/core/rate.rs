@@ -20,9 +20,10 @@ pub(super) struct Rates {
 
 /// How much fits a bucket, and how long one takes to come back, ms.
 fn bucket(role: Role) -> (u32, u64) {
-    match role {
-        Role::Owner | Role::Admin => (limits::ADMIN_APPEND_BURST, limits::ADMIN_APPEND_EVERY_MS),
-        _ => (limits::APPEND_BURST, limits::APPEND_EVERY_MS),
+    if role.administers() {
+        (limits::ADMIN_APPEND_BURST, limits::ADMIN_APPEND_EVERY_MS)
+    } else {
+        (limits::APPEND_BURST, limits::APPEND_EVERY_MS)
     }
 }
 

@@ -1,10 +1,11 @@
 //! `mortise group rename`, `topic`, `admin` and `policy`: what only a group's admins change.
 
 use clap::{ArgGroup, Args, Subcommand, ValueEnum};
-use mortise_protocol::engine::{CommandKind, Event, PolicyChange, WhoMayAdd};
+use mortise_protocol::engine::{CommandKind, PolicyChange, WhoMayAdd};
 use mortise_protocol::identity::GroupId;
 
 use super::super::{Context, values};
+use super::{appended, find};
 use crate::error::CliError;
 use crate::names::Names;
 use crate::output::{Report, policy_changes};
@@ -161,13 +162,6 @@ impl Policy {
     }
 }
 
-async fn find(cx: &Context, given: &str) -> Result<(Names, GroupId), CliError> {
-    cx.sync().await?;
-    let names = cx.names().await?;
-    let group = names.find_group(given)?;
-    Ok((names, group))
-}
-
 async fn change(
     cx: &Context,
     names: &Names,
@@ -178,12 +172,8 @@ async fn change(
         let described = policy_changes(std::slice::from_ref(&change), names);
         let kind = CommandKind::ChangeGroup { group, change };
         let seq = cx
-            .carry_out("the change", kind, |event| match event {
-                Event::Appended { seq, .. } => Some(Some(seq)),
-                // It was so already.
-                Event::Done { .. } => Some(None),
-                _ => None,
-            })
+            // Nowhere: it was so already.
+            .carry_out("the change", kind, appended)
             .await?;
         let report = Report::GroupChanged {
             group: group.to_string(),

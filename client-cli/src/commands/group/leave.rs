@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use clap::Args;
-use mortise_protocol::engine::{CommandKind, Event, GroupStatusView};
+use mortise_protocol::engine::{CommandKind, GroupStatusView};
 use mortise_protocol::identity::GroupId;
 use tokio::time::Instant;
 
 use super::super::{Context, values};
+use super::{appended, find};
 use crate::error::CliError;
 use crate::output::Report;
 
@@ -34,17 +35,11 @@ pub(super) struct Leave {
 
 impl Leave {
     pub(super) async fn run(self, cx: &Context) -> Result<(), CliError> {
-        cx.sync().await?;
-        let names = cx.names().await?;
-        let group = names.find_group(&self.group)?;
+        let (names, group) = find(cx, &self.group).await?;
         let kind = CommandKind::LeaveGroup { group };
         let seq = cx
-            .carry_out("the wish to leave", kind, |event| match event {
-                Event::Appended { seq, .. } => Some(Some(seq)),
-                // Nobody else is there to carry it out.
-                Event::Done { .. } => Some(None),
-                _ => None,
-            })
+            // Nowhere: nobody else is there to carry it out.
+            .carry_out("the wish to leave", kind, appended)
             .await?;
         let gone = is_gone_within(cx, group, self.wait).await?;
         let report = Report::GroupLeft {

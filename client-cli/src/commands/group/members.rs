@@ -4,7 +4,7 @@ use clap::Args;
 use mortise_protocol::engine::{CommandKind, Event};
 
 use super::super::{Context, values};
-use super::done;
+use super::{done, find};
 use crate::error::CliError;
 use crate::output::Report;
 
@@ -73,9 +73,7 @@ pub(super) struct Add {
 
 impl Add {
     pub(super) async fn run(self, cx: &Context) -> Result<(), CliError> {
-        cx.sync().await?;
-        let names = cx.names().await?;
-        let group = names.find_group(&self.group)?;
+        let (names, group) = find(cx, &self.group).await?;
         let users = names.find_users(&self.users)?;
         let report = Report::MembersAdded {
             group: group.to_string(),
@@ -104,9 +102,7 @@ pub(super) struct Remove {
 
 impl Remove {
     pub(super) async fn run(self, cx: &Context) -> Result<(), CliError> {
-        cx.sync().await?;
-        let names = cx.names().await?;
-        let group = names.find_group(&self.group)?;
+        let (names, group) = find(cx, &self.group).await?;
         let user = names.find_user(&self.user)?;
         let kind = CommandKind::RemoveMember { group, user };
         cx.carry_out("the change", kind, done).await?;

@@ -8,10 +8,12 @@ mod show;
 
 use clap::{Args, Subcommand};
 use mortise_protocol::engine::Event;
+use mortise_protocol::identity::{GroupId, LogSeq};
 
 pub(super) use self::change::Retention;
 use super::Context;
 use crate::error::CliError;
+use crate::names::Names;
 
 /// Create groups, change, repair and list them
 #[derive(Debug, Args)]
@@ -60,6 +62,23 @@ impl Group {
             GroupVerb::Resync(verb) => verb.run(cx).await,
             GroupVerb::Close(verb) => verb.run(cx).await,
         }
+    }
+}
+
+/// Catches up, and finds a group by what was given.
+async fn find(cx: &Context, given: &str) -> Result<(Names, GroupId), CliError> {
+    cx.sync().await?;
+    let names = cx.names().await?;
+    let group = names.find_group(given)?;
+    Ok((names, group))
+}
+
+/// Where in the log it is, once it counts; nowhere, if there was no need.
+fn appended(event: Event) -> Option<Option<LogSeq>> {
+    match event {
+        Event::Appended { seq, .. } => Some(Some(seq)),
+        Event::Done { .. } => Some(None),
+        _ => None,
     }
 }
 

@@ -4,6 +4,7 @@ use clap::Args;
 use mortise_protocol::engine::{CommandKind, Event};
 
 use super::super::Context;
+use super::find;
 use crate::error::CliError;
 use crate::output::Report;
 
@@ -23,9 +24,7 @@ pub(super) struct Restart {
 
 impl Restart {
     pub(super) async fn run(self, cx: &Context) -> Result<(), CliError> {
-        cx.sync().await?;
-        let names = cx.names().await?;
-        let group = names.find_group(&self.group)?;
+        let (names, group) = find(cx, &self.group).await?;
         let kind = CommandKind::RestartGroup { group };
         let successor = cx
             .carry_out("the restart", kind, |event| match event {
@@ -57,9 +56,7 @@ pub(super) struct Resync {
 
 impl Resync {
     pub(super) async fn run(self, cx: &Context) -> Result<(), CliError> {
-        cx.sync().await?;
-        let names = cx.names().await?;
-        let group = names.find_group(&self.group)?;
+        let (names, group) = find(cx, &self.group).await?;
         let kind = CommandKind::ResyncGroup { group };
         cx.carry_out("the request", kind, |event| {
             matches!(event, Event::Done { .. }).then_some(())
