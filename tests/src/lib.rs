@@ -1,6 +1,7 @@
 //! Everything that tries to break Mortise: the simulated world, the demo, the benches and the checks of the house.
 
 pub mod bench;
+pub mod crash;
 pub mod demo;
 pub mod fuzz;
 pub mod house;
