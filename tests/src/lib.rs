@@ -8,4 +8,5 @@ pub mod house;
 pub mod sim;
 pub mod stage;
 pub mod vectors;
+pub mod villain;
 pub mod world;
