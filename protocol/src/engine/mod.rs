@@ -6,6 +6,7 @@
 
 mod admission;
 mod api;
+mod certificates;
 mod checkpoints;
 mod clock;
 mod devices;
@@ -20,6 +21,7 @@ mod link;
 mod outbound;
 mod policy;
 mod pursue;
+mod receipts;
 mod restart;
 mod resync;
 mod retention;
@@ -37,6 +39,7 @@ pub use api::{
     HistoryRecord, Input, IntentId, InviteLink, MemberView, OrderGroup, Output, PinChoice,
     PolicyChange, WhoMayAdd,
 };
+pub use certificates::CertificationError;
 pub use identity::{DeviceKeys, Identity, has_identity, load_identity, save_identity};
 
 use std::sync::Arc;

@@ -210,7 +210,7 @@ impl Model {
                     let link = link.to_text(crate::world::ADDRESS, Hash([0; 32]));
                     self.invited.push((who, link.to_string()));
                 }
-                Event::OrderStatus { id, groups } => {
+                Event::OrderStatus { id, groups, .. } => {
                     self.statuses.insert((who, id), groups);
                 }
                 _ => {}
