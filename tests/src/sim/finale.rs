@@ -211,6 +211,7 @@ impl Scenario {
                     GroupState::Sealed => "groups sealed",
                     GroupState::Rotated => "groups rotated",
                     GroupState::Clean => "groups clean",
+                    GroupState::Ended => "groups ended",
                 };
                 *self.model.counts.entry(told).or_default() += 1;
                 if row.state == GroupState::Rotated && !self.was_rotated(row.group, order) {
