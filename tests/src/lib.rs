@@ -3,6 +3,7 @@
 pub mod bench;
 pub mod demo;
 pub mod house;
+pub mod mixed;
 pub mod sim;
 pub mod stage;
 pub mod vectors;
