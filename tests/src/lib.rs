@@ -5,6 +5,7 @@ pub mod crash;
 pub mod demo;
 pub mod fuzz;
 pub mod house;
+pub mod mixed;
 pub mod sim;
 pub mod stage;
 pub mod vectors;
