@@ -133,6 +133,7 @@ impl State {
             let kind = OutboxKind::Attestation(order);
             let outbox = OutboxRow::new(kind, None, work.row.epoch, &body);
             row.attested = true;
+            row.found = Some(self.found(work, row.rotated));
             rows::put(tx, ORDERS, rows::key(work.id, number), &row)?;
             self.submit(tx, work, &outbox)?;
         }

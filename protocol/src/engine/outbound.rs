@@ -194,6 +194,7 @@ impl State {
             return Ok(false);
         }
         let attested = self.attest(tx, &mut work)?;
+        self.give_receipts(tx, &work)?;
         let settled = idle && attested && self.add_own_devices(tx, &mut work)?;
         if settled && work.open == 0 {
             self.refresh(tx, &mut work)?;

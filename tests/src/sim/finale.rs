@@ -257,6 +257,7 @@ impl Scenario {
                     GroupState::Sealed => "groups sealed",
                     GroupState::Rotated => "groups rotated",
                     GroupState::Clean => "groups clean",
+                    GroupState::Ended => "groups ended",
                 };
                 *self.model.counts.entry(told).or_default() += 1;
                 let villain = self.model.villainy.as_ref().map(|v| v.device);

@@ -267,7 +267,7 @@ impl Model {
                     let link = link.to_string();
                     self.invited.push(Invited { user, link, pin });
                 }
-                Event::OrderStatus { id, groups } => {
+                Event::OrderStatus { id, groups, .. } => {
                     self.statuses.insert((who, id), groups);
                 }
                 _ => {}
