@@ -343,6 +343,10 @@ impl State {
         if record.fence < floor && self.roster.order(floor).is_some() {
             return Err(Violation::FenceMissed.into());
         }
+        let closed = self.roster.closed_at(inbound.group);
+        if closed.is_some_and(|at| roster_seq_of(body) >= Some(at)) {
+            return Err(Violation::GroupClosed.into());
+        }
         if let RecordBody::Restart(restart) = body {
             return self.follow_restart(tx, inbound, restart);
         }
