@@ -62,6 +62,9 @@ pub const INBOX_NEXT: Space = Space(0x43);
 /// `org || order seq || group || device || verdict[1]` -> [`AttestedRecord`].
 pub const ATTESTATIONS: Space = Space(0x50);
 
+/// What every append looks at: small rows that a driver does well to keep in memory.
+pub const HOT_SPACES: &[Space] = &[GROUPS, EPOCHS];
+
 /// The one key of [`META`].
 pub const META_KEY: &[u8] = b"relay";
 
@@ -282,6 +285,16 @@ pub(super) fn read<T: Deserialize>(row: &[u8]) -> Result<T, StoreError> {
 
 pub(super) fn save<T: Serialize>(tx: &Tx<'_>, space: Space, key: impl Into<Vec<u8>>, record: &T) {
     save_bytes(tx, space, key, &encode(record));
+}
+
+/// Saves under a key that another row says is free.
+pub(super) fn save_new<T: Serialize>(
+    tx: &Tx<'_>,
+    space: Space,
+    key: impl Into<Vec<u8>>,
+    record: &T,
+) {
+    tx.put_new(space, key, [&[ROW_VERSION][..], &encode(record)].concat());
 }
 
 /// Somebody else's bytes, if there are any.

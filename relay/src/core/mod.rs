@@ -18,12 +18,14 @@ pub mod layout;
 mod orders;
 mod organisations;
 mod outbox;
+mod proofs;
 mod rate;
 mod restarts;
 mod resyncs;
 mod rosters;
 mod slots;
 mod status;
+mod subscribers;
 mod subscriptions;
 #[cfg(test)]
 mod tests;

@@ -112,6 +112,13 @@ pub(crate) struct Queued {
     outbox: Arc<Outbox>,
 }
 
+impl Queued {
+    /// What it counts for, bytes.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
 impl Drop for Queued {
     fn drop(&mut self) {
         let mut queues = self.outbox.lock();

@@ -1,0 +1,9 @@
+//! Others that store and forward, with durability on: installed, started and spoken to by the bench itself.
+
+mod client;
+mod install;
+mod redis;
+mod server;
+mod tls;
+
+pub(super) use redis::Redis;
