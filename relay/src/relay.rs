@@ -98,7 +98,8 @@ impl Relay {
         let tls = server_config(&identity)?;
         let reset = ResetKeys::derive(identity.dangerous_key());
 
-        let core_config = CoreConfig::new(statement_key.public());
+        let public = statement_key.public();
+        let core_config = CoreConfig::new(statement_key);
         let (core, store) = load(dir.clone(), core_config).await?;
         let store = CachedStore::new(store, HOT_SPACES, MAX_HOT_ROWS);
         let committer = Committer::spawn(core, Box::new(store)).map_err(RelayError::Thread)?;
@@ -117,7 +118,7 @@ impl Relay {
         let issuer = ClaimIssuer {
             relay: file.address(listener.local_addr()),
             relay_key: identity.fingerprint()?,
-            statement_key: statement_key.public(),
+            statement_key: public,
         };
         let admin = AdminServer::start(&dir.admin_socket(), intake.clone(), issuer.clone())?;
         info!(address = %listener.local_addr(), "listening");

@@ -6,6 +6,7 @@
 mod crowd;
 mod disk;
 mod liar;
+mod line;
 mod network;
 mod person;
 mod relay;
@@ -20,7 +21,7 @@ use mortise_protocol::identity::{
     RosterSeq, SigningKey, sha256,
 };
 use mortise_protocol::roster::Role;
-use mortise_protocol::wire::ConnectionBinding;
+use mortise_protocol::wire::{ConnectionBinding, RelayToClient};
 use mortise_relay::core::{ConnId, Core, CoreConfig, Input, Output};
 use rand::{Rng, RngCore, SeedableRng};
 use rand_chacha::ChaCha12Rng;
@@ -89,6 +90,8 @@ pub struct World {
     /// Which devices have submitted a commit for an epoch.
     commits: BTreeMap<(GroupId, Epoch), BTreeSet<DeviceId>>,
     next_conn: u64,
+    /// What came on lines that somebody is asking on.
+    heard: BTreeMap<ConnId, Vec<RelayToClient>>,
 }
 
 impl World {
@@ -103,8 +106,8 @@ impl World {
 
     fn on_disk(seed: u64, now_ms: u64, disk: Disk) -> Self {
         let statement = SigningKey::from_seed(&[9; 32]);
-        let config = CoreConfig::new(statement.public());
-        let relay = Core::load(&disk, config).expect("a relay starts on a good disk");
+        let config = CoreConfig::new(statement);
+        let relay = Core::load(&disk, config.clone()).expect("a relay starts on a good disk");
         Self {
             now_ms,
             rng: ChaCha12Rng::seed_from_u64(seed),
@@ -127,13 +130,14 @@ impl World {
             network: Network::default(),
             commits: BTreeMap::new(),
             next_conn: 0,
+            heard: BTreeMap::new(),
         }
     }
 
     /// The relay's statement key.
     #[must_use]
     pub fn statement_key(&self) -> PublicKey {
-        self.config.statement_key
+        self.config.statement_key.public()
     }
 
     /// Counts something.
@@ -172,7 +176,7 @@ impl World {
         let claim = ClaimLink {
             relay: ADDRESS.into(),
             relay_key: Hash([0; 32]),
-            statement_key: self.config.statement_key,
+            statement_key: self.config.statement_key.public(),
             token,
         };
         let seed = self.rng.next_u64();
