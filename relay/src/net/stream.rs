@@ -131,7 +131,7 @@ async fn read_all(shared: &Shared, stream: StreamId, recv: &mut RecvStream) -> E
                     id,
                     response: Response::Refused(refusal),
                 };
-                if shared.outbox.push(stream, Frame::Single(answer)).is_err() {
+                if shared.outbox.push(stream, Frame::single(answer)).is_err() {
                     shared.outbox.close(CloseCode::TOO_SLOW);
                 }
                 return Ended::Refused(asked + 1);

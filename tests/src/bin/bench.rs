@@ -34,6 +34,18 @@ enum Bench {
         #[arg(long)]
         json: bool,
     },
+    /// From SIGKILL to the first answer, with many records
+    Recover {
+        /// How many records
+        #[arg(long, value_name = "N", default_value_t = 5_000_000)]
+        records: u64,
+        /// How often it is killed
+        #[arg(long, value_name = "N", default_value_t = 5)]
+        rounds: usize,
+        /// Print one line of JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// The storage engine alone, against a raw file on the same disk
     Append {
         /// Rounds of each side and batch size
@@ -137,6 +149,13 @@ fn main() -> anyhow::Result<ExitCode> {
         Bench::Latency(args) => args.run("latency", relay::latency),
         Bench::Idle { connections, json } => bench::run("idle", json, |progress, report| {
             relay::idle(connections, progress, report)
+        }),
+        Bench::Recover {
+            records,
+            rounds,
+            json,
+        } => bench::run("recover", json, |progress, report| {
+            relay::recover(records, rounds, progress, report)
         }),
         Bench::Append { rounds, json } => bench::run("append", json, |progress, report| {
             relay::append(rounds, progress, report)

@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use serde_json::{Value, json};
 
 use super::ours::Ours;
-use super::peers::Redis;
+use super::peers::{Nats, Redis};
 use super::plan::{Plan, Round};
 use super::system::System;
 use crate::bench::{Goal, Progress, Report};
@@ -193,6 +193,14 @@ fn start_all(
             Err(error) => report.note(format!("without Redis: {error:#}")),
         }
     }
+    match Nats::start(dir, plan) {
+        Ok(nats) => systems.push(Box::new(nats)),
+        Err(error) => report.note(format!("without NATS: {error:#}")),
+    }
+    report.note(
+        "NATS: a JetStream stream per group and a durable push consumer per member and group, sync_interval always, TLS; \
+         it keeps a position for each consumer, which ours leaves to the device",
+    );
     report.note(
         "Redis: XADD to a stream and PUBLISH, appendfsync always; the answer to PUBLISH is the acknowledgement. It checks \
          no device, no proof, no order, and looks for no duplicate; a listener that was away must read the stream itself",

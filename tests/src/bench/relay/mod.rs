@@ -11,8 +11,10 @@ mod member;
 mod ours;
 mod peers;
 mod plan;
+mod recover;
 mod system;
 
 pub use compare::{Options, firehose, latency, rooms};
 pub use disk::append;
 pub use idle::idle;
+pub use recover::recover;

@@ -134,6 +134,17 @@ impl Ours {
         Ok(())
     }
 
+    /// Everybody anew, in new groups: for a relay that was started again.
+    ///
+    /// # Errors
+    /// As [`Ours::connect`] and [`Ours::join`].
+    pub(super) fn reconnect(&mut self, plan: &Plan) -> anyhow::Result<()> {
+        self.members.clear();
+        self.groups.clear();
+        self.connect(plan.connections())?;
+        self.join(plan)
+    }
+
     /// Lets every member do something at once, and waits for all.
     fn each<T, F>(&mut self, what: impl Fn(usize, Member) -> F) -> anyhow::Result<Vec<T>>
     where

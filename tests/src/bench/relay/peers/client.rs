@@ -6,11 +6,11 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, bail, ensure};
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
 
-use super::super::plan::{RECORD_BYTES, Seen};
+use super::super::plan::{Plan, RECORD_BYTES, Seen};
 use crate::bench::sample::now_us;
 
 /// A server that says nothing for this long has failed.
@@ -54,11 +54,11 @@ enum Stream {
 
 /// What a connection does in a round.
 #[derive(Clone, Debug)]
-pub(super) struct Job {
-    pub(super) to: Vec<usize>,
-    pub(super) in_flight: usize,
-    pub(super) messages: usize,
-    pub(super) expected: usize,
+struct Job {
+    to: Vec<usize>,
+    in_flight: usize,
+    messages: usize,
+    expected: usize,
 }
 
 /// Connects without TLS.
@@ -132,7 +132,7 @@ impl<P: Protocol> Client<P> {
     }
 
     /// One round: sends its share, and reads until everything expected has come.
-    pub(super) fn work(&mut self, job: &Job) -> anyhow::Result<Seen> {
+    fn work(&mut self, job: &Job) -> anyhow::Result<Seen> {
         let mut seen = Seen::default();
         let mut waiting = VecDeque::new();
         let to_send = if job.to.is_empty() { 0 } else { job.messages };
@@ -161,6 +161,35 @@ impl<P: Protocol> Client<P> {
         }
         Ok(seen)
     }
+}
+
+/// Every client on a thread of its own.
+pub(super) fn run<P: Protocol>(
+    clients: &mut [Client<P>],
+    plan: &Plan,
+) -> anyhow::Result<Vec<Seen>> {
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = clients
+            .iter_mut()
+            .enumerate()
+            .map(|(number, client)| {
+                let job = Job {
+                    to: plan.sends_to(number),
+                    in_flight: plan.in_flight,
+                    messages: plan.messages,
+                    expected: plan.expected_at(number),
+                };
+                scope.spawn(move || client.work(&job))
+            })
+            .collect();
+        threads
+            .into_iter()
+            .map(|thread| match thread.join() {
+                Ok(seen) => seen,
+                Err(_) => bail!("a client's thread failed"),
+            })
+            .collect()
+    })
 }
 
 /// When a message was made, from its last bytes.

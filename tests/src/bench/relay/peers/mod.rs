@@ -2,8 +2,10 @@
 
 mod client;
 mod install;
+mod nats;
 mod redis;
 mod server;
 mod tls;
 
+pub(super) use nats::Nats;
 pub(super) use redis::Redis;

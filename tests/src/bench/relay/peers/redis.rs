@@ -8,9 +8,9 @@ use std::time::Instant;
 use anyhow::{Context as _, bail, ensure};
 use rustls::ClientConfig;
 
-use super::super::plan::{Plan, Round, Seen};
+use super::super::plan::{Plan, Round};
 use super::super::system::System;
-use super::client::{Client, Event, Job, Protocol, dial, made_at};
+use super::client::{Client, Event, Protocol, dial, made_at, run};
 use super::server::{Server, free_port};
 use super::{install, tls};
 use crate::bench::sample::Usage;
@@ -109,35 +109,6 @@ impl System for Redis {
         let cpu_us = (Usage::of(self.server.pid())?.cpu_ms - before) * 1_000;
         Ok(Round::of(seen, seconds, cpu_us))
     }
-}
-
-/// Every client on a thread of its own.
-pub(super) fn run<P: Protocol>(
-    clients: &mut [Client<P>],
-    plan: &Plan,
-) -> anyhow::Result<Vec<Seen>> {
-    std::thread::scope(|scope| {
-        let threads: Vec<_> = clients
-            .iter_mut()
-            .enumerate()
-            .map(|(number, client)| {
-                let job = Job {
-                    to: plan.sends_to(number),
-                    in_flight: plan.in_flight,
-                    messages: plan.messages,
-                    expected: plan.expected_at(number),
-                };
-                scope.spawn(move || client.work(&job))
-            })
-            .collect();
-        threads
-            .into_iter()
-            .map(|thread| match thread.join() {
-                Ok(seen) => seen,
-                Err(_) => bail!("a client's thread failed"),
-            })
-            .collect()
-    })
 }
 
 fn channel(group: usize) -> String {
