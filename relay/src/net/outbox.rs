@@ -69,10 +69,6 @@ struct Queues {
 
 /// A frame on its way out.
 #[derive(Clone, Debug)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "nearly every answer is a single one"
-)]
 pub(crate) enum Frame {
     /// For one connection; whoever writes it encodes it. Boxed: a queue has room for 32 of them from its start.
     Single(Box<RelayToClient>),
