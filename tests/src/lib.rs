@@ -1,7 +1,9 @@
 //! Everything that tries to break Mortise: the simulated world, the demo, the benches and the checks of the house.
 
+pub mod attack;
 pub mod bench;
 pub mod demo;
+pub mod history;
 pub mod house;
 pub mod sim;
 pub mod stage;
