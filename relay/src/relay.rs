@@ -93,7 +93,8 @@ impl Relay {
         let tls = server_config(&identity)?;
         let reset = ResetKeys::derive(identity.dangerous_key());
 
-        let core_config = CoreConfig::new(statement_key.public());
+        let public = statement_key.public();
+        let core_config = CoreConfig::new(statement_key);
         let (core, store) = load(dir.clone(), core_config).await?;
         let committer = Committer::spawn(core, Box::new(store)).map_err(RelayError::Thread)?;
         let net = NetConfig {
@@ -111,7 +112,7 @@ impl Relay {
         let issuer = ClaimIssuer {
             relay: file.address(listener.local_addr()),
             relay_key: identity.fingerprint()?,
-            statement_key: statement_key.public(),
+            statement_key: public,
         };
         let admin = AdminServer::start(&dir.admin_socket(), intake.clone(), issuer.clone())?;
         info!(address = %listener.local_addr(), "listening");

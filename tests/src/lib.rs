@@ -2,9 +2,12 @@
 
 pub mod attack;
 pub mod bench;
+pub mod crash;
 pub mod demo;
+pub mod fuzz;
 pub mod history;
 pub mod house;
+pub mod mixed;
 pub mod sim;
 pub mod stage;
 pub mod vectors;

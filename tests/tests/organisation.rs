@@ -114,6 +114,39 @@ fn names_outlive_the_key_that_they_were_sealed_under() {
     no_alarms(&world);
 }
 
+/// REQ-101, REQ-031: more devices than one entry brings slots for get the new key, too: whoever holds it fills the rest.
+#[test]
+fn a_new_key_reaches_more_devices_than_one_request_has_room_for() {
+    let (mut world, all) = people(&["Ann", "Bob", "Cy", "Dot", "Eve", "Fay"]);
+    let (ann, fay) = (all[0], all[5]);
+    world.crowd(ann, 500, SUITE_CLASSICAL);
+    let order = world.remove(ann, fay);
+    let roster = world.people[ann.0].engine().roster();
+    assert_eq!(roster.directory_generation(), order);
+    // Ann leaves slots for the first by id.
+    let earlier_than = |who: PersonId| {
+        let id = world.people[who.0].device();
+        roster.devices().filter(|(other, _)| *other < id).count()
+    };
+    let last = all[1..5]
+        .iter()
+        .copied()
+        .max_by_key(|who| earlier_than(*who));
+    let last = last.expect("four people");
+    assert!(
+        earlier_than(last) > limits::MAX_SLOTS + 2,
+        "seed 1 has such a device"
+    );
+    let kind = rename(&world, ann, "Annabel");
+    does(&mut world, ann, kind);
+    assert_eq!(name(&world, last, ann), None, "not yet");
+    world.run_until(world.now_ms + 30_000);
+    for who in &all[..5] {
+        assert_eq!(name(&world, *who, ann).as_deref(), Some("Annabel"));
+    }
+    no_alarms(&world);
+}
+
 /// REQ-101: who leaves brings no key; an administrator's device names one by itself, and no name is sealed before that.
 #[test]
 fn a_leaver_leaves_the_key_to_an_administrator() {

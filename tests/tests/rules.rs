@@ -10,7 +10,7 @@ use mortise_protocol::identity::{
 use mortise_protocol::roster::Role;
 use mortise_protocol::store::Reader as _;
 use mortise_protocol::wire::aad::PrivateHeader;
-use mortise_protocol::wire::log::{AttestationStatement, CommitEntry};
+use mortise_protocol::wire::log::{Attestation, AttestationStatement, CommitEntry, Verdict};
 use mortise_protocol::wire::{
     ConnectionBinding, LogRecord, Push, RecordBody, RelayToClient, Request, Response,
 };
@@ -71,6 +71,33 @@ impl Room {
             if let Output::Event(event) = output {
                 person.events.push(event);
             }
+        }
+    }
+
+    /// The record after the last that `to` has: a statement in `by`'s name at `s`, signed with another key.
+    fn attested_at(&mut self, by: PersonId, to: PersonId, s: RosterSeq) -> LogRecord {
+        let epoch = Epoch(self.world.view(to, self.group).epoch);
+        let by = self.world.people[by.0].engine();
+        let hash = by.roster().hash_at(s).expect("an entry");
+        let statement = AttestationStatement {
+            order_seq: s,
+            order_hash: hash,
+            group: self.group,
+            entry_hash: Hash([0; 32]),
+            epoch: Epoch(1),
+            roster_seq: s,
+            roster_hash: hash,
+            verdict: Verdict::Clean,
+            device: by.device(),
+        };
+        let key = SigningKey::from_seed(&[1; 32]);
+        let attestation = Attestation::sign(statement, &key, &key);
+        let last = self.world.log(self.group).last().expect("a record").clone();
+        LogRecord {
+            seq: last.seq.next(),
+            epoch,
+            payload: encode(&RecordBody::Attestation(attestation)).into(),
+            ..last
         }
     }
 
@@ -298,29 +325,30 @@ fn an_attestation_that_does_not_hold_is_refused() {
         room.world.people[who.0].cut_until_ms = 0;
     }
     let order = room.world.remove(ann, bob);
-    let roster = room.world.people[ann.0].engine().roster();
-    let order_hash = roster.hash_at(order).expect("an order");
-    let statement = AttestationStatement {
-        order_seq: order,
-        order_hash,
-        group: room.group,
-        entry_hash: Hash([0; 32]),
-        epoch: Epoch(1),
-        roster_seq: order,
-        roster_hash: order_hash,
-        verdict: mortise_protocol::wire::log::Verdict::Clean,
-        device: room.world.people[ann.0].device(),
-    };
-    let key = SigningKey::from_seed(&[1; 32]);
-    let attestation = mortise_protocol::wire::log::Attestation::sign(statement, &key, &key);
-    let last = room.world.log(room.group).last().expect("a record").clone();
-    let forged = LogRecord {
-        seq: last.seq.next(),
-        epoch: Epoch(room.world.view(cy, room.group).epoch),
-        payload: encode(&RecordBody::Attestation(attestation)).into(),
-        ..last
-    };
+    let forged = room.attested_at(ann, cy, order);
     room.refuses(cy, forged, Violation::BadAttestation);
+}
+
+/// REQ-102: what is sent in a group that its sender knows to be closed is refused, whoever took it.
+#[test]
+fn a_record_after_the_closing_entry_is_refused() {
+    let mut room = room();
+    let (ann, cy) = (room.people[0], room.people[2]);
+    let group = room.group;
+    room.world.command(ann, CommandKind::CloseGroup { group });
+    room.world.settle();
+    let closed = room.world.people[cy.0].engine().roster().head().seq;
+    let early = room.attested_at(ann, cy, RosterSeq(closed.0 - 1));
+    let late = room.attested_at(ann, cy, closed);
+    room.refuses(cy, early, Violation::BadAttestation);
+    room.push(
+        cy,
+        vec![LogRecord {
+            seq: late.seq.next(),
+            ..late
+        }],
+    );
+    assert_eq!(room.violations(cy)[1..], [Violation::GroupClosed]);
 }
 
 /// REQ-053, REQ-093: a Welcome for a group that one is in is refused, whoever it is from.

@@ -235,5 +235,6 @@ fn word(state: GroupState) -> &'static str {
         GroupState::Sealed => "sealed",
         GroupState::Rotated => "rotated",
         GroupState::Clean => "clean",
+        GroupState::Ended => "ended",
     }
 }

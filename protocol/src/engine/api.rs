@@ -1,5 +1,6 @@
 //! What goes into the engine and what comes out of it.
 
+use crate::certificate::Evidence;
 pub use crate::group::{PolicyChange, WhoMayAdd};
 use crate::identity::{
     DeviceId, GroupId, InvitationId, JoinLink, LogSeq, Pin, PublicKey, RosterSeq, UserId,
@@ -182,6 +183,11 @@ pub enum CommandKind {
         /// The order.
         order: RosterSeq,
     },
+    /// Collects what a certificate of an order is made of; answered by [`Event::Evidence`].
+    CollectEvidence {
+        /// The order.
+        order: RosterSeq,
+    },
 }
 
 /// What an engine wants done or known, in order. Nothing of it happens before its step is committed.
@@ -286,8 +292,19 @@ pub enum Event {
     OrderStatus {
         /// The command.
         id: IntentId,
+        /// When the relay appended the order, relay's clock, ms since 1970: from then on it is the fence.
+        appended_at_ms: u64,
+        /// How many connections of the order's devices the relay closed with that.
+        closed: u32,
         /// A row per group that existed when the order was given.
         groups: Vec<OrderGroup>,
+    },
+    /// The answer to [`CommandKind::CollectEvidence`].
+    Evidence {
+        /// The command.
+        id: IntentId,
+        /// What the relay and the members have stated.
+        evidence: Box<Evidence>,
     },
     /// The relay has no room for it now: it is kept, and done as soon as there is room. Said once for each command.
     Delayed {
@@ -361,6 +378,10 @@ pub struct OrderGroup {
     pub attested_by: Vec<DeviceId>,
     /// When the first attestation was appended, relay's clock, ms since 1970; 0 for none.
     pub at_ms: u64,
+    /// When the first epoch that was attested as rotated was opened, relay's clock, ms since 1970; 0 for none.
+    pub rotated_at_ms: u64,
+    /// When a device of a second user attested, relay's clock, ms since 1970; 0 for not yet.
+    pub confirmed_at_ms: u64,
 }
 
 /// Why a command cannot be carried out.
@@ -506,6 +527,20 @@ pub enum Alarm {
         age_ms: u64,
         /// How old it may be, ms.
         limit_ms: u64,
+    },
+    /// The relay's signed list of an order's groups leaves one out that this device knows (REQ-172).
+    #[error("the relay left one of your groups out of its statement about an order")]
+    OmittedGroup {
+        /// The group.
+        group: GroupId,
+        /// The order.
+        order: RosterSeq,
+    },
+    /// The relay has signed two different lists of an order's groups: one of them is false (REQ-172).
+    #[error("the relay has made two different statements about the groups of one order")]
+    TwoSets {
+        /// The order.
+        order: RosterSeq,
     },
     /// A device attested what this device knows to be false.
     #[error("a device made a false statement about an order")]

@@ -108,6 +108,9 @@ pub enum Violation {
     /// The commit changes what the group continues (REQ-153).
     #[error("PREDECESSOR_CHANGED: the commit changes which group this one continues")]
     PredecessorChanged,
+    /// Sent by a device that knew that the group is closed (REQ-102).
+    #[error("GROUP_CLOSED: an administrator had closed the group before it was sent")]
+    GroupClosed,
     /// The content is not readable.
     #[error("BAD_CONTENT: the message's content does not decode")]
     BadContent,

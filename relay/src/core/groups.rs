@@ -96,7 +96,7 @@ impl Turn<'_> {
                     device: caller.device,
                     verdict,
                 };
-                self.note_attestation(key.of(caller.org, order))?;
+                self.note_attestation(key.of(caller.org, order), place.seq)?;
             }
             Effect::Message => {}
         }
@@ -195,14 +195,14 @@ impl Turn<'_> {
         record
     }
 
-    fn note_attestation(&mut self, key: Vec<u8>) -> Result<(), StoreError> {
+    fn note_attestation(&mut self, key: Vec<u8>, seq: LogSeq) -> Result<(), StoreError> {
         if self.tx.get(layout::ATTESTATIONS, &key)?.is_none() {
             let at_ms = self.now_ms;
             layout::save(
                 self.tx,
                 layout::ATTESTATIONS,
                 key,
-                &AttestedRecord { at_ms },
+                &AttestedRecord { at_ms, seq },
             );
         }
         Ok(())

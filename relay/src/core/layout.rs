@@ -62,6 +62,11 @@ pub const INBOX_NEXT: Space = Space(0x43);
 /// `org || order seq || group || device || verdict[1]` -> [`AttestedRecord`].
 pub const ATTESTATIONS: Space = Space(0x50);
 
+/// `org || order seq` -> [`OrderedRecord`].
+pub const ORDERED: Space = Space(0x51);
+/// `org || order seq || group || device` -> a [`SealedReceipt`](mortise_protocol::wire::SealedReceipt).
+pub const RECEIPTS: Space = Space(0x52);
+
 /// The one key of [`META`].
 pub const META_KEY: &[u8] = b"relay";
 
@@ -188,6 +193,17 @@ pub struct InboxNextRecord {
 pub struct AttestedRecord {
     /// When it first did, relay's clock, ms since 1970.
     pub at_ms: u64,
+    /// Where in the group's log.
+    pub seq: LogSeq,
+}
+
+/// That an order was carried out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, TlsSerialize, TlsDeserialize, TlsSize)]
+pub struct OrderedRecord {
+    /// When the relay appended it, relay's clock, ms since 1970.
+    pub at_ms: u64,
+    /// How many connections of its devices were closed with that.
+    pub closed: u32,
 }
 
 pub(super) fn of_org(org: OrgId, n: u64) -> Vec<u8> {
@@ -228,6 +244,10 @@ pub(super) fn of_welcome(item: &InboxRecord) -> Vec<u8> {
     key
 }
 
+pub(super) fn of_receipt(org: OrgId, order: RosterSeq, group: GroupId) -> Vec<u8> {
+    [&of_org(org, order.0)[..], &group.0].concat()
+}
+
 /// What an attestation's key says after the order.
 #[derive(Clone, Copy, Debug, TlsSerialize, TlsDeserialize, TlsSize)]
 pub(super) struct AttestationKey {
@@ -248,7 +268,7 @@ impl AttestationKey {
     }
 }
 
-const DAMAGED: StoreError = StoreError::Corrupt {
+pub(super) const DAMAGED: StoreError = StoreError::Corrupt {
     reason: "a row of the relay does not decode",
 };
 

@@ -14,8 +14,8 @@ use openmls::prelude::{
 };
 use openmls_rust_crypto::RustCrypto;
 
-use super::Twist;
 use super::twist::VillainSigner;
+use super::{Twist, Villain};
 use crate::world::{PersonId, World};
 
 /// A KeyPackage, and whose device it claims to be.
@@ -44,6 +44,24 @@ pub struct Recipe<'a> {
     pub resync: Option<Vec<u8>>,
     /// Whether the leaf can do what the group requires.
     pub is_capable: bool,
+}
+
+impl<'a> Recipe<'a> {
+    /// A KeyPackage as an honest device of that key, of a villain's user and for its group, would make it.
+    #[must_use]
+    pub fn new(world: &World, villain: &Villain, key: &'a SigningKey) -> Self {
+        let now_s = world.now_ms / 1_000;
+        Self {
+            org: villain.org,
+            user: villain.user,
+            device: key.public().device_id(),
+            key,
+            suite: villain.look(|mls| mls.ciphersuite().into()),
+            lifetime_s: (now_s - 3_600, now_s + 80 * 24 * 3_600),
+            resync: None,
+            is_capable: true,
+        }
+    }
 }
 
 impl Package {
@@ -94,6 +112,15 @@ impl Package {
         let crypto = RustCrypto::default();
         let key_package = KeyPackageIn::validate(unverified, &crypto, ProtocolVersion::Mls10);
         Self::of(key_package.expect("a valid KeyPackage"))
+    }
+
+    /// Makes one up for a device that no roster knows.
+    ///
+    /// # Panics
+    /// When openmls does not make it.
+    #[must_use]
+    pub fn stranger(world: &World, by: &Villain, key: &SigningKey) -> Self {
+        Self::make(&Recipe::new(world, by, key))
     }
 
     fn of(key_package: KeyPackage) -> Self {

@@ -113,8 +113,8 @@ impl World {
 
     fn on_disk(seed: u64, now_ms: u64, disk: Disk) -> Self {
         let statement = SigningKey::from_seed(&[9; 32]);
-        let config = CoreConfig::new(statement.public());
-        let relay = Core::load(&disk, config).expect("a relay starts on a good disk");
+        let config = CoreConfig::new(statement);
+        let relay = Core::load(&disk, config.clone()).expect("a relay starts on a good disk");
         Self {
             now_ms,
             rng: ChaCha12Rng::seed_from_u64(seed),
@@ -147,7 +147,7 @@ impl World {
     /// The relay's statement key.
     #[must_use]
     pub fn statement_key(&self) -> PublicKey {
-        self.config.statement_key
+        self.config.statement_key.public()
     }
 
     /// Counts something.
@@ -186,7 +186,7 @@ impl World {
         let claim = ClaimLink {
             relay: ADDRESS.into(),
             relay_key: Hash([0; 32]),
-            statement_key: self.config.statement_key,
+            statement_key: self.config.statement_key.public(),
             token,
         };
         let seed = self.rng.next_u64();

@@ -39,7 +39,8 @@ impl World {
         self.relay_returns_ms = None;
         self.disk.heal();
         self.count("relay restarts");
-        self.relay = Some(Core::load(&self.disk, self.config).expect("the relay starts again"));
+        self.relay =
+            Some(Core::load(&self.disk, self.config.clone()).expect("the relay starts again"));
     }
 
     /// One step of the relay, and its answers on their way.

@@ -243,7 +243,7 @@ fn a_restart_changes_no_answer() {
 #[test]
 fn a_store_that_is_not_ours_or_is_damaged_is_not_served() {
     let r = room();
-    let other = CoreConfig::new(key(1, 1).public());
+    let other = CoreConfig::new(key(1, 1));
     let result = Core::load(&r.world.store, other);
     assert!(matches!(result, Err(CoreError::StatementKey)));
 
@@ -260,7 +260,7 @@ fn a_store_that_is_not_ours_or_is_damaged_is_not_served() {
             value: Some(entry),
         }])
         .expect("apply");
-    let result = Core::load(&damaged, CoreConfig::new(statement_key()));
+    let result = Core::load(&damaged, CoreConfig::new(key(1, 0)));
     assert!(matches!(result, Err(CoreError::Roster { .. })));
     damaged
         .apply(&[Write {
@@ -269,7 +269,7 @@ fn a_store_that_is_not_ours_or_is_damaged_is_not_served() {
             value: Some(vec![9]),
         }])
         .expect("apply");
-    let result = Core::load(&damaged, CoreConfig::new(statement_key()));
+    let result = Core::load(&damaged, CoreConfig::new(key(1, 0)));
     assert!(matches!(result, Err(CoreError::Store(_))));
 }
 

@@ -11,7 +11,7 @@ const CONN: ConnId = ConnId(1);
 const STREAM: StreamId = StreamId(0);
 
 fn running(crash: Crash) -> Running {
-    let key = SigningKey::from_seed(&[1; 32]).public();
+    let key = SigningKey::from_seed(&[1; 32]);
     let mut store = MemoryStore::default();
     let core = Core::load(&store, CoreConfig::new(key)).expect("load");
     store.plan_crash(crash);
