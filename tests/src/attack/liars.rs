@@ -1,8 +1,14 @@
 //! What a relay's operator does between the core and the devices.
 
-use mortise_protocol::identity::{GroupId, LogSeq, RosterSeq, decode};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use mortise_protocol::identity::{
+    GroupId, LogSeq, OrgId, PublicKey, RosterSeq, SigningKey, decode,
+};
 use mortise_protocol::wire::{
-    ClientToRelay, LogRecord, Push, RecordBody, RelayToClient, Request, Response, RosterHead,
+    ClientToRelay, LogRecord, OrderSet, Push, RecordBody, RelayToClient, Request, Response,
+    RosterHead, SignedOrderSet, set_tree,
 };
 
 use crate::world::{Liar, PersonId};
@@ -28,7 +34,7 @@ pub(super) struct Withholds {
     /// What is kept from the victim: everything from this fence on.
     pub(super) from: RosterSeq,
     /// Lets one record pass.
-    pub(super) lets_through: std::sync::Arc<std::sync::atomic::AtomicBool>,
+    pub(super) lets_through: Arc<AtomicBool>,
 }
 
 impl Liar for Withholds {
@@ -39,7 +45,7 @@ impl Liar for Withholds {
         match frame {
             RelayToClient::Push(Push::RosterEntry { .. } | Push::Checkpoint { .. }) => false,
             RelayToClient::Push(Push::Records { records, .. }) => {
-                let passes = self.lets_through.load(std::sync::atomic::Ordering::Relaxed);
+                let passes = self.lets_through.load(Ordering::Relaxed);
                 records.retain(|record| passes || record.fence < self.from);
                 !records.is_empty()
             }
@@ -155,6 +161,36 @@ impl Liar for SwapsPackages {
             for package in packages {
                 package.key_package = self.package.clone().into();
             }
+        }
+        true
+    }
+}
+
+/// Signs a set of an order's groups that leaves out every group there is.
+pub(super) struct LeavesOut {
+    pub(super) org: OrgId,
+    pub(super) statement_key: PublicKey,
+    /// Whether anybody was shown it.
+    pub(super) shown: Arc<AtomicBool>,
+}
+
+impl Liar for LeavesOut {
+    fn answer(&mut self, _: PersonId, frame: &mut RelayToClient) -> bool {
+        if let RelayToClient::Response { response, .. } = frame
+            && let Response::OrderProof { set, index, path } = response
+        {
+            let key = SigningKey::from_seed(&[9; 32]);
+            assert_eq!(key.public(), self.statement_key, "the relay's own key");
+            let other = GroupId([0x11; 32]);
+            let false_set = OrderSet {
+                org: self.org,
+                count: 1,
+                root: set_tree(&[other]).root(),
+                ..set.set
+            };
+            *set = SignedOrderSet::sign(false_set, &key);
+            (*index, *path) = (0, Vec::new());
+            self.shown.store(true, Ordering::Relaxed);
         }
         true
     }

@@ -10,6 +10,7 @@ mod door;
 mod insiders;
 mod liars;
 mod outside;
+pub mod quic;
 mod read;
 mod rejoin;
 mod review;

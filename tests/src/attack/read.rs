@@ -49,7 +49,7 @@ pub(super) const ATTACKS: [Attack; 14] = [
         handed_over,
     )
     .over_quic(),
-    attack("6", "the second device", Adversary::Departed, second_device).over_quic(),
+    attack("6", "the second device", Adversary::Departed, second_device),
     attack(
         "7",
         "a KeyPackage from before, added afterwards",

@@ -1,5 +1,7 @@
 //! The handbook's fifth chapter: what reviewers of the design came up with.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use mortise_protocol::engine::{Alarm, CommandKind, Event, GroupStatusView, PinChoice};
@@ -11,7 +13,7 @@ use mortise_protocol::wire::log::Verdict;
 use mortise_protocol::wire::restart::RestartCause;
 use mortise_protocol::wire::{Request, Response};
 
-use super::liars::DropsCommits;
+use super::liars::{DropsCommits, LeavesOut};
 use super::outside::{policy_of, stocked};
 use super::rejoin::offer_welcome;
 use super::stage::{AFTER, ANN, BOB, CY, DOT, FORGED, Stage, X, X2};
@@ -59,7 +61,8 @@ pub(super) const ATTACKS: [Attack; 12] = [
         "an invitation from before the removal",
         Adversary::Departed,
         old_invitation,
-    ),
+    )
+    .over_quic(),
     attack(
         "42",
         "the PIN of a stolen link, guessed offline",
@@ -72,11 +75,13 @@ pub(super) const ATTACKS: [Attack; 12] = [
         Adversary::Departed,
         false_alarm,
     ),
-    Attack::not_yet(
+    attack(
         "44",
         "a group left out of the certificate",
-        "no certificates exist yet",
-    ),
+        Adversary::WithRelay,
+        left_out,
+    )
+    .alarms(),
     attack(
         "45",
         "a Welcome for a group that the victim is in",
@@ -305,6 +310,24 @@ fn false_alarm(stage: &mut Stage) -> Outcome {
         gained,
         alarms,
         worst_ms: 0,
+    }
+}
+
+fn left_out(stage: &mut Stage) -> Outcome {
+    let shown = Arc::new(AtomicBool::new(false));
+    stage.world.liar = Some(Box::new(LeavesOut {
+        org: stage.x.org,
+        statement_key: stage.world.statement_key(),
+        shown: Arc::clone(&shown),
+    }));
+    stage.order();
+    stage.wait(5_000);
+    let omitted = |alarm: &&Alarm| matches!(alarm, Alarm::OmittedGroup { .. });
+    let gained = shown.load(Ordering::Relaxed);
+    Outcome {
+        gained: gained.then(|| "a statement without the group is signed".into()),
+        alarms: stage.alarms().iter().filter(omitted).count(),
+        worst_ms: stage.world.now_ms - stage.ordered_ms,
     }
 }
 

@@ -95,6 +95,20 @@ impl Row {
         self.controls.0 > 0 && self.controls.0 == self.controls.1
     }
 
+    /// Adds an attack that was played by real programs, with its control.
+    pub(super) fn add_played(&mut self, place: &str, succeeded: bool, control: bool) {
+        self.tried += 1;
+        self.controls.0 += 1;
+        self.controls.1 += usize::from(control);
+        self.succeeded += usize::from(succeeded);
+        if succeeded {
+            self.notes.insert(format!("{place}: it succeeded"));
+        }
+        if !control {
+            self.notes.insert(format!("{place}: its control failed"));
+        }
+    }
+
     fn add(&mut self, job: &Job, result: Result<Outcome, String>) {
         let place = &job.place;
         let outcome = match result {
@@ -282,6 +296,6 @@ mod tests {
             .filter(|a| a.asks_alarm)
             .map(|a| a.number)
             .collect();
-        assert_eq!(asked, ["14", "16", "34", "38"]);
+        assert_eq!(asked, ["14", "16", "34", "38", "44"]);
     }
 }

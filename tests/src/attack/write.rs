@@ -19,7 +19,8 @@ pub(super) const ATTACKS: [Attack; 12] = [
         "a message in the old epoch",
         Adversary::WithRelay,
         old_epoch,
-    ),
+    )
+    .over_quic(),
     attack(
         "16",
         "a message backdated to before the removal",

@@ -39,6 +39,9 @@ struct Arguments {
     /// Only this ciphersuite, 0x0001 or 0x004F.
     #[arg(long, value_parser = parse_suite)]
     suite: Option<u16>,
+    /// Leaves out what is mounted over QUIC by the released programs.
+    #[arg(long)]
+    simulator: bool,
     /// One JSON object per attack and one for all, each on a line of stdout.
     #[arg(long)]
     json: bool,
@@ -81,7 +84,15 @@ fn main() -> ExitCode {
     // What panics is told with its attack.
     std::panic::set_hook(Box::new(|_| {}));
     let began = Instant::now();
-    let rows = attack::run(&options);
+    let mut rows = attack::run(&options);
+    if !arguments.simulator && attack::quic::plays(&rows) {
+        for suite in &options.suites {
+            if let Err(error) = attack::quic::play(&mut rows, *suite) {
+                eprintln!("error: {error:#}");
+                return ExitCode::FAILURE;
+            }
+        }
+    }
     let totals = Totals::of(&rows);
     if arguments.json {
         rows.iter().for_each(say_json);
