@@ -69,8 +69,7 @@ fn commits(stage: &mut Stage, who: PersonId, by: &mut Villain, plan: Plan) -> bo
         stage.submit(by, &made),
         "the relay cannot see what it holds"
     );
-    let after = stage.state(who);
-    after != before
+    stage.advanced(who, before.0).is_some()
 }
 
 /// Cy, who is no admin; in the control an admin.

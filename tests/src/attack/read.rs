@@ -328,8 +328,7 @@ fn known_psk(stage: &mut Stage) -> Outcome {
     };
     let made = cy.commit(&stage.world, plan);
     stage.submit(&cy, &made);
-    let after = stage.state(BOB);
-    Outcome::of((before != after).then(|| "a member follows it".into()))
+    Outcome::of(stage.advanced(BOB, before.0))
 }
 
 fn last_resort(stage: &mut Stage) -> Outcome {

@@ -1,6 +1,6 @@
 //! The handbook's third chapter: coming back, and ghosts.
 
-use mortise_protocol::engine::CommandKind;
+use mortise_protocol::engine::{CommandKind, Output};
 use mortise_protocol::group::{Changes, Group, GroupPolicy, Me, MlsProvider, read_key_package};
 use mortise_protocol::identity::{
     Epoch, GroupId, InvitationId, SealSecret, SealedProfile, SigningKey, UserId, encode,
@@ -296,13 +296,15 @@ fn false_roster(stage: &mut Stage) -> Outcome {
         inbox_waiting: Flag::No,
     };
     stage.mend(BOB);
-    stage.tell(
-        BOB,
-        RelayToClient::Response {
-            id: mortise_protocol::wire::RequestId(1),
-            response: hello,
-        },
-    );
+    let said = stage.tell(BOB, RelayToClient::Push(Push::InboxWaiting));
+    let asked = said.iter().find_map(|output| match output {
+        Output::Send(frame) if matches!(frame.request, Request::Hello { .. }) => Some(frame.id),
+        _ => None,
+    });
+    if let Some(id) = asked {
+        let response = hello;
+        stage.tell(BOB, RelayToClient::Response { id, response });
+    }
     let roster = stage.world.people[BOB.0].engine().roster();
     let admitted = roster.is_admitted(device);
     Outcome::of(admitted.then(|| "a member's roster still has the leaver".into()))
@@ -395,7 +397,6 @@ fn parallel(stage: &mut Stage) -> (Vec<u8>, LogRecord) {
 
 /// The relay's operator puts a Welcome into Bob's inbox.
 pub(super) fn offer_welcome(stage: &mut Stage, welcome: Vec<u8>, entry: LogRecord) {
-    use mortise_protocol::engine::Output;
     let said = stage.tell(BOB, RelayToClient::Push(Push::InboxWaiting));
     let asked = said.iter().find_map(|output| match output {
         Output::Send(frame) if matches!(frame.request, Request::FetchInbox { .. }) => {

@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, OnceLock};
 
-use mortise_protocol::engine::{Alarm, CommandKind, Input, Output, PolicyChange};
-use mortise_protocol::identity::{DeviceId, Epoch, GroupId, LogSeq, PublicKey, RosterSeq, encode};
+use mortise_protocol::engine::{Alarm, CommandKind, GroupStatusView, Input, Output, PolicyChange};
+use mortise_protocol::identity::{DeviceId, GroupId, LogSeq, PublicKey, RosterSeq, encode};
 use mortise_protocol::roster::Role;
 use mortise_protocol::store::MemoryStore;
 use mortise_protocol::wire::{ConnectionBinding, LogRecord, Push, RecordBody, RelayToClient};
@@ -61,6 +61,8 @@ pub struct Stage {
     pub loot: Vec<MemoryStore>,
     /// X's first device, as it was just before the order.
     pub x: Villain,
+    /// How many records each was shown that are in no log.
+    handed: BTreeMap<PersonId, u64>,
 }
 
 impl Stage {
@@ -91,6 +93,7 @@ impl Stage {
             ordered_ms: 0,
             loot,
             x,
+            handed: BTreeMap::new(),
         }
     }
 
@@ -243,8 +246,12 @@ impl Stage {
     }
 
     /// The relay's operator shows somebody what is not in the log. Whoever is shown it is cut off from the honest core.
-    pub(super) fn hand(&mut self, to: PersonId, record: LogRecord) {
+    pub(super) fn hand(&mut self, to: PersonId, mut record: LogRecord) {
         let group = self.group;
+        // Each is shown at the end of what this device was shown before.
+        let handed = self.handed.entry(to).or_default();
+        record.seq = LogSeq(record.seq.0 + *handed);
+        *handed += 1;
         let records = vec![record];
         let push = RelayToClient::Push(Push::Records { group, records });
         self.tell(to, push);
@@ -284,8 +291,16 @@ impl Stage {
             let record = self.record(made, fence);
             self.hand(to, record);
         }
-        let after = self.state(to);
-        (before != after).then(|| format!("epoch {} became {}", before.0, after.0))
+        self.advanced(to, before.0)
+    }
+
+    /// Whether somebody has followed a commit out of an epoch.
+    pub(super) fn advanced(&mut self, who: PersonId, epoch: u64) -> Option<String> {
+        let view = self.world.view(who, self.group);
+        let out = view.status == GroupStatusView::Removed;
+        let on = view.status == GroupStatusView::Active && view.epoch > epoch;
+        let name = &self.world.people[who.0].name;
+        (out || on).then(|| format!("{name} follows it out of epoch {epoch}"))
     }
 
     /// What a relay's disk has seen: every Welcome.
@@ -313,11 +328,6 @@ pub(super) fn snapshot(world: &mut World, who: PersonId) -> MemoryStore {
 pub(super) fn is_commit(record: &LogRecord) -> bool {
     let body = mortise_protocol::identity::decode::<RecordBody>(record.payload.as_slice());
     matches!(body, Ok(RecordBody::Commit(_)))
-}
-
-/// The epoch after a commit that was made.
-pub(super) fn next(epoch: Epoch) -> Epoch {
-    epoch.next()
 }
 
 fn prepared(suite: u16, size: usize) -> Arc<Prepared> {

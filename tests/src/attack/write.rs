@@ -181,7 +181,7 @@ fn forked_commit(stage: &mut Stage) -> Outcome {
     ordered_and_not_rotated(stage);
     x.learn_roster(&stage.world, ANN);
     let late = x.commit(&stage.world, Plan::default());
-    for made in [early, late] {
+    for made in [late, early] {
         if stage.defended && stage.submit(&x, &made) {
             return Outcome::of(Some("the relay takes it".into()));
         }
@@ -402,9 +402,9 @@ fn captured(stage: &mut Stage) -> Outcome {
         // The control: the same words once more, at a new generation.
         false => stage.forge(&mut x),
     };
-    let record = stage.record(&again, stage.fence());
     // A member may send it again as its own; the relay's operator may show it again.
     resubmit(stage, &again);
+    let record = stage.record(&again, stage.fence());
     for who in stage.honest() {
         stage.hand(who, record.clone());
     }
