@@ -277,7 +277,7 @@ fn state_of(
     world.settle();
     let events = world.people[owner.0].events.iter();
     let rows = events.filter_map(|event| match event {
-        Event::OrderStatus { id: i, groups } if *i == id => Some(groups),
+        Event::OrderStatus { id: i, groups, .. } if *i == id => Some(groups),
         _ => None,
     });
     let rows: Vec<_> = rows.flatten().collect();

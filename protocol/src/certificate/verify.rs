@@ -351,7 +351,7 @@ fn check_receipt(
 /// Statements about one epoch of one group name the same entry, tree and transcript.
 fn check_agreement(tbs: &CertificateTbs) -> Result<(), CertificateError> {
     let mut entries: BTreeMap<(GroupId, Epoch), Hash> = BTreeMap::new();
-    let mut trees: BTreeMap<(GroupId, Epoch), (&[u8], &[u8])> = BTreeMap::new();
+    let mut trees = BTreeMap::new();
     let attested = tbs.attestations.iter().map(|a| {
         let said = &a.statement;
         (said.group, said.epoch, said.entry_hash)

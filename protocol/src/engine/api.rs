@@ -14,6 +14,10 @@ pub struct IntentId(pub u64);
 
 /// What happens to an engine.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "it lives for one step; callers read better without a Box"
+)]
 pub enum Input {
     /// A connection to the relay is up, with this TLS exporter value.
     Connected(ConnectionBinding),

@@ -69,6 +69,10 @@ struct Queues {
 
 /// A frame on its way out.
 #[derive(Clone, Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly every answer is a single one"
+)]
 pub(crate) enum Frame {
     /// For one connection; whoever writes it encodes it.
     Single(RelayToClient),

@@ -74,7 +74,8 @@ impl Fate {
             self.queued.push(sending.text);
         } else {
             let cause = error.map(|line| line.value.to_string());
-            let known = [Exit::Daemon, Exit::DiskFull].map(|exit| i32::from(exit.number()));
+            let known =
+                [Exit::Daemon, Exit::DiskFull, Exit::Disk].map(|exit| i32::from(exit.number()));
             ensure!(
                 code == -1 || known.contains(&code),
                 "a send ended with {code}: {cause:?}"
