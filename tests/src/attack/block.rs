@@ -4,9 +4,9 @@ use mortise_protocol::engine::{Event, GroupStatusView};
 use mortise_protocol::wire::RecordBody;
 use mortise_protocol::wire::log::CommitEntry;
 
+use super::Outcome;
 use super::outside::crafted;
 use super::stage::{BOB, CY, Stage, X};
-use super::{Adversary, Attack, Outcome, attack};
 use crate::villain::Plan;
 
 /// A removal lands within this, ms.
@@ -16,23 +16,7 @@ const RECOVERS_MS: u64 = 5_000;
 /// Commits that the leaver sends before the order.
 const FLOOD: usize = 20;
 
-pub(super) const ATTACKS: [Attack; 2] = [
-    attack(
-        "35",
-        "a flood of commits to starve the removal",
-        Adversary::Departed,
-        flood,
-    ),
-    attack(
-        "36",
-        "a garbage commit that wedges the epoch",
-        Adversary::WithMember,
-        garbage,
-    )
-    .among_three(),
-];
-
-fn flood(stage: &mut Stage) -> Outcome {
+pub(super) fn flood(stage: &mut Stage) -> Outcome {
     let device = stage.world.people[X.0].device();
     let mut x = stage.turn(X);
     let door = stage.door(X);
@@ -62,7 +46,7 @@ fn flood(stage: &mut Stage) -> Outcome {
     }
 }
 
-fn garbage(stage: &mut Stage) -> Outcome {
+pub(super) fn garbage(stage: &mut Stage) -> Outcome {
     let mut cy = stage.turn(CY);
     let good = cy.commit(&stage.world, Plan::default());
     let RecordBody::Commit(entry) = &good.body else {

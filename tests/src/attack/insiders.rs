@@ -3,63 +3,15 @@
 use mortise_protocol::engine::CommandKind;
 use mortise_protocol::identity::{DeviceId, RosterSeq, SigningKey, UserId};
 
+use super::Outcome;
 use super::liars::DropsCommits;
 use super::outside::{as_add, policy_of};
 use super::stage::{AFTER, ANN, BOB, CY, DOT, FORGED, Stage, X};
-use super::{Adversary, Attack, Outcome, attack};
 use crate::villain::{Package, Plan, Recipe, Villain};
 use crate::world::PersonId;
 
 /// A member whose path was spoilt is back within this, ms.
 const HEALS_MS: u64 = 10_000;
-
-pub(super) const ATTACKS: [Attack; 9] = [
-    attack(
-        "I1",
-        "adding somebody from outside",
-        Adversary::Insider,
-        outsider,
-    )
-    .among_three(),
-    attack("I2", "removing an admin", Adversary::Insider, remove_admin).among_three(),
-    attack("I3", "promoting oneself", Adversary::Insider, promotion).among_three(),
-    attack(
-        "I4",
-        "a bad proposal inside an admin's commit",
-        Adversary::Insider,
-        riding,
-    )
-    .among_three(),
-    attack("I5", "a wrong access key", Adversary::Insider, wrong_key).among_three(),
-    attack(
-        "I6",
-        "a roster seq that was not applied",
-        Adversary::Insider,
-        unknown_seq,
-    )
-    .among_three(),
-    attack(
-        "I7",
-        "sending to a tree known to be stale",
-        Adversary::Insider,
-        stale_tree,
-    )
-    .among_three(),
-    attack(
-        "I8",
-        "rewriting the group's policy",
-        Adversary::Insider,
-        policy,
-    )
-    .among_three(),
-    attack(
-        "I9",
-        "a bad path for some members only",
-        Adversary::Insider,
-        bad_path,
-    )
-    .among_three(),
-];
 
 /// Cy commits; in the control by a plan that is allowed. Whether `who` follows.
 fn commits(stage: &mut Stage, who: PersonId, by: &mut Villain, plan: Plan) -> bool {
@@ -98,7 +50,7 @@ fn unregistered(stage: &Stage) -> Package {
     })
 }
 
-fn outsider(stage: &mut Stage) -> Outcome {
+pub(super) fn outsider(stage: &mut Stage) -> Outcome {
     let mut by = stage.turn(CY);
     let package = match stage.defended {
         true => unregistered(stage),
@@ -111,7 +63,7 @@ fn outsider(stage: &mut Stage) -> Outcome {
     followed(commits(stage, BOB, &mut by, plan))
 }
 
-fn remove_admin(stage: &mut Stage) -> Outcome {
+pub(super) fn remove_admin(stage: &mut Stage) -> Outcome {
     let mut by = insider(stage);
     // The control: an admin removes a member.
     let (victim, seen_by) = if stage.defended { (BOB, X) } else { (CY, BOB) };
@@ -122,7 +74,7 @@ fn remove_admin(stage: &mut Stage) -> Outcome {
     followed(commits(stage, seen_by, &mut by, plan))
 }
 
-fn promotion(stage: &mut Stage) -> Outcome {
+pub(super) fn promotion(stage: &mut Stage) -> Outcome {
     let mut by = insider(stage);
     let mut policy = policy_of(&by);
     policy.admins.push(stage.world.people[CY.0].user());
@@ -133,7 +85,7 @@ fn promotion(stage: &mut Stage) -> Outcome {
     followed(commits(stage, BOB, &mut by, plan))
 }
 
-fn riding(stage: &mut Stage) -> Outcome {
+pub(super) fn riding(stage: &mut Stage) -> Outcome {
     let puppet = match stage.defended {
         true => unregistered(stage),
         false => Package::stocked(&stage.world, DOT, stage.suite),
@@ -157,7 +109,7 @@ fn riding(stage: &mut Stage) -> Outcome {
     Outcome::of(carried.then(|| "the admin's commit has carried it".into()))
 }
 
-fn wrong_key(stage: &mut Stage) -> Outcome {
+pub(super) fn wrong_key(stage: &mut Stage) -> Outcome {
     let mut by = stage.turn(CY);
     let wrong = SigningKey::from_seed(&[0x42; 32]).public();
     let plan = Plan {
@@ -167,7 +119,7 @@ fn wrong_key(stage: &mut Stage) -> Outcome {
     followed(commits(stage, BOB, &mut by, plan))
 }
 
-fn unknown_seq(stage: &mut Stage) -> Outcome {
+pub(super) fn unknown_seq(stage: &mut Stage) -> Outcome {
     let mut by = stage.turn(CY);
     if stage.defended {
         by.roster.0 = RosterSeq(by.roster.0.0 + 5);
@@ -185,7 +137,7 @@ fn unknown_seq(stage: &mut Stage) -> Outcome {
     )
 }
 
-fn stale_tree(stage: &mut Stage) -> Outcome {
+pub(super) fn stale_tree(stage: &mut Stage) -> Outcome {
     stage.world.liar = Some(Box::new(DropsCommits));
     let mut cy = stage.turn(CY);
     stage.order();
@@ -196,7 +148,7 @@ fn stale_tree(stage: &mut Stage) -> Outcome {
     Outcome::of(shown.then(|| "an honest member shows it".into()))
 }
 
-fn policy(stage: &mut Stage) -> Outcome {
+pub(super) fn policy(stage: &mut Stage) -> Outcome {
     let mut by = insider(stage);
     let mut policy = policy_of(&by);
     policy.name = "Ours now".into();
@@ -208,7 +160,7 @@ fn policy(stage: &mut Stage) -> Outcome {
     followed(commits(stage, BOB, &mut by, plan))
 }
 
-fn bad_path(stage: &mut Stage) -> Outcome {
+pub(super) fn bad_path(stage: &mut Stage) -> Outcome {
     let bob: DeviceId = stage.world.people[BOB.0].device();
     let mut by = stage.turn(CY);
     let plan = Plan {

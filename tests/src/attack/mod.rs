@@ -16,6 +16,7 @@ mod rejoin;
 mod review;
 mod stage;
 mod suite;
+mod table;
 mod write;
 
 pub use stage::Stage;

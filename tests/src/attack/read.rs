@@ -11,97 +11,8 @@ use openmls_rust_crypto::RustCrypto;
 
 use super::liars::Withholds;
 use super::stage::{AFTER, ANN, BOB, CY, DOT, EVE, FORGED, Stage, X, X2, snapshot, stranger};
-use super::{Adversary, Attack, Outcome, attack, outside};
+use super::{Outcome, outside};
 use crate::villain::{Plan, Villain};
-
-pub(super) const ATTACKS: [Attack; 14] = [
-    attack(
-        "1",
-        "old keys on new ciphertext",
-        Adversary::WithRelay,
-        old_keys,
-    ),
-    attack(
-        "2",
-        "a socket left open from before",
-        Adversary::Departed,
-        open_socket,
-    )
-    .over_quic(),
-    attack(
-        "3",
-        "reconnecting with everything that was saved",
-        Adversary::Departed,
-        reconnect,
-    )
-    .over_quic(),
-    attack(
-        "4",
-        "fetching by a known or guessed group id",
-        Adversary::Departed,
-        guessed_id,
-    )
-    .over_quic(),
-    attack(
-        "5",
-        "all ciphertext and every Welcome handed over",
-        Adversary::WithRelay,
-        handed_over,
-    )
-    .over_quic(),
-    attack("6", "the second device", Adversary::Departed, second_device),
-    attack(
-        "7",
-        "a KeyPackage from before, added afterwards",
-        Adversary::WithMember,
-        old_key_package,
-    )
-    .among_three(),
-    attack(
-        "8",
-        "a cached Welcome",
-        Adversary::WithRelay,
-        cached_welcome,
-    ),
-    attack(
-        "9",
-        "an external join by an old GroupInfo",
-        Adversary::WithRelay,
-        external_join,
-    ),
-    attack(
-        "10",
-        "a PSK that the leaver knows",
-        Adversary::WithMember,
-        known_psk,
-    )
-    .among_three(),
-    attack(
-        "11",
-        "the last-resort KeyPackage, claimed again",
-        Adversary::WithMember,
-        last_resort,
-    ),
-    attack(
-        "12",
-        "a backup of the device from before",
-        Adversary::Departed,
-        backup,
-    ),
-    Attack::not_yet(
-        "13",
-        "attachments: keys that are held, blobs not yet fetched",
-        "no attachments exist yet",
-    ),
-    attack(
-        "14",
-        "a removal withheld from a member who keeps sending",
-        Adversary::WithRelay,
-        withheld,
-    )
-    .among_three()
-    .alarms(),
-];
 
 /// How many records the first of several stores opens that opens any.
 fn opened<'a>(stage: &Stage, stores: impl IntoIterator<Item = &'a MemoryStore>) -> Option<String> {
@@ -110,12 +21,12 @@ fn opened<'a>(stage: &Stage, stores: impl IntoIterator<Item = &'a MemoryStore>) 
     Some(format!("{count} records open"))
 }
 
-fn old_keys(stage: &mut Stage) -> Outcome {
+pub(super) fn old_keys(stage: &mut Stage) -> Outcome {
     stage.order_and_talk();
     Outcome::of(opened(stage, &stage.loot))
 }
 
-fn open_socket(stage: &mut Stage) -> Outcome {
+pub(super) fn open_socket(stage: &mut Stage) -> Outcome {
     let door = stage.door(X);
     assert!(door.subscribe(&mut stage.world, &stage.x), "X is still in");
     stage.order_and_talk();
@@ -167,7 +78,7 @@ fn ask_for_everything(stage: &mut Stage, by: &Villain, door: super::door::Door) 
     (leaked > 0).then(|| format!("{leaked} records came"))
 }
 
-fn reconnect(stage: &mut Stage) -> Outcome {
+pub(super) fn reconnect(stage: &mut Stage) -> Outcome {
     stage.order_and_talk();
     let door = stage.door(X);
     let x = std::mem::replace(
@@ -177,7 +88,7 @@ fn reconnect(stage: &mut Stage) -> Outcome {
     Outcome::of(ask_for_everything(stage, &x, door))
 }
 
-fn guessed_id(stage: &mut Stage) -> Outcome {
+pub(super) fn guessed_id(stage: &mut Stage) -> Outcome {
     stage.order_and_talk();
     let bob = stage.copy(BOB);
     let (entry_hash, _) = bob.cursor(&stage.world);
@@ -209,7 +120,7 @@ fn guessed_id(stage: &mut Stage) -> Outcome {
     Outcome::default()
 }
 
-fn handed_over(stage: &mut Stage) -> Outcome {
+pub(super) fn handed_over(stage: &mut Stage) -> Outcome {
     stage.order_and_talk();
     let mut stores = stage.loot.clone();
     stores.push(snapshot(&mut stage.world, X2));
@@ -231,7 +142,7 @@ fn join(store: &MemoryStore, welcome: &[u8]) -> Option<MemoryStore> {
     Some(after)
 }
 
-fn second_device(stage: &mut Stage) -> Outcome {
+pub(super) fn second_device(stage: &mut Stage) -> Outcome {
     let second = Villain::copy(&mut stage.world, X2, stage.group);
     let store = snapshot(&mut stage.world, X2);
     if stage.defended {
@@ -254,7 +165,7 @@ fn second_device(stage: &mut Stage) -> Outcome {
     Outcome::of(read.or(asked))
 }
 
-fn old_key_package(stage: &mut Stage) -> Outcome {
+pub(super) fn old_key_package(stage: &mut Stage) -> Outcome {
     let package = outside::stocked(&stage.world, X, stage.suite);
     let device = stage.world.people[X.0].device();
     if stage.defended {
@@ -281,7 +192,7 @@ fn old_key_package(stage: &mut Stage) -> Outcome {
     Outcome::of(gained.then(|| "a member follows the commit that adds it".into()))
 }
 
-fn cached_welcome(stage: &mut Stage) -> Outcome {
+pub(super) fn cached_welcome(stage: &mut Stage) -> Outcome {
     // Dot is added, and keeps the Welcome and the keys that open it.
     stage.cut(DOT);
     let keys = snapshot(&mut stage.world, DOT);
@@ -306,7 +217,7 @@ fn cached_welcome(stage: &mut Stage) -> Outcome {
     Outcome::of(read.or_else(|| fetched.then(|| "the Welcome is served".into())))
 }
 
-fn external_join(stage: &mut Stage) -> Outcome {
+pub(super) fn external_join(stage: &mut Stage) -> Outcome {
     let info = outside::group_info(&mut stage.world, X, stage.group);
     stage.order();
     let key = stage.x.key.clone();
@@ -314,7 +225,7 @@ fn external_join(stage: &mut Stage) -> Outcome {
     Outcome::of(outside::try_commit(stage, &commit, next))
 }
 
-fn known_psk(stage: &mut Stage) -> Outcome {
+pub(super) fn known_psk(stage: &mut Stage) -> Outcome {
     stage.order();
     let mut cy = stage.turn(CY);
     let before = stage.state(BOB);
@@ -331,7 +242,7 @@ fn known_psk(stage: &mut Stage) -> Outcome {
     Outcome::of(stage.advanced(BOB, before.0))
 }
 
-fn last_resort(stage: &mut Stage) -> Outcome {
+pub(super) fn last_resort(stage: &mut Stage) -> Outcome {
     stage.order();
     let door = stage.door(BOB);
     let devices = vec![
@@ -354,7 +265,7 @@ fn last_resort(stage: &mut Stage) -> Outcome {
     Outcome::default()
 }
 
-fn backup(stage: &mut Stage) -> Outcome {
+pub(super) fn backup(stage: &mut Stage) -> Outcome {
     stage.world.put_to_sleep(X);
     stage.order_and_talk();
     let oldest = stage.loot[0].clone();
@@ -364,7 +275,7 @@ fn backup(stage: &mut Stage) -> Outcome {
     Outcome::of(shown.then(|| "the restored device shows it".into()))
 }
 
-fn withheld(stage: &mut Stage) -> Outcome {
+pub(super) fn withheld(stage: &mut Stage) -> Outcome {
     const DAY_MS: u64 = 86_400_000;
     let head = stage.world.people[CY.0].engine().roster().head();
     let lets_through = std::sync::Arc::default();

@@ -16,69 +16,15 @@ use openmls_rust_crypto::RustCrypto;
 use super::door::Door;
 use super::liars::{SwapsPackages, TwoLogs};
 use super::stage::{AFTER, ANN, BOB, CY, DOT, Stage, X, stranger};
-use super::{Adversary, Attack, Outcome, attack, outside};
+use super::{Outcome, outside};
 use crate::villain::{Package, Plan, Recipe};
-
-pub(super) const ATTACKS: [Attack; 8] = [
-    attack(
-        "27",
-        "a KeyPackage that the relay swaps",
-        Adversary::WithRelay,
-        swapped_package,
-    ),
-    attack(
-        "28",
-        "a new name, and the same key",
-        Adversary::WithMember,
-        same_key,
-    ),
-    attack(
-        "29",
-        "the same name, and a new key",
-        Adversary::Departed,
-        new_key,
-    ),
-    attack(
-        "30",
-        "a sock puppet enrolled by the relay",
-        Adversary::WithRelay,
-        sock_puppet,
-    ),
-    attack(
-        "31",
-        "a roster forged, reordered or rolled back",
-        Adversary::WithRelay,
-        false_roster,
-    ),
-    attack(
-        "32",
-        "a policy that makes the leaver an admin",
-        Adversary::WithMember,
-        admin_by_policy,
-    )
-    .among_three(),
-    attack(
-        "33",
-        "a parallel group with the same id",
-        Adversary::WithRelay,
-        parallel_group,
-    ),
-    attack(
-        "34",
-        "two logs for two groups of members",
-        Adversary::WithRelay,
-        two_logs,
-    )
-    .among_three()
-    .alarms(),
-];
 
 /// Keys that nobody has had before.
 fn fresh(n: u8) -> SigningKey {
     SigningKey::from_seed(&[n; 32])
 }
 
-fn swapped_package(stage: &mut Stage) -> Outcome {
+pub(super) fn swapped_package(stage: &mut Stage) -> Outcome {
     let dot = stage.world.people[DOT.0].device();
     let user = stage.world.people[DOT.0].user();
     stage.order();
@@ -153,7 +99,7 @@ fn invited(stage: &mut Stage, door: Door, n: u8) -> (UserId, InvitationId, Signi
     (user, invitation, key)
 }
 
-fn same_key(stage: &mut Stage) -> Outcome {
+pub(super) fn same_key(stage: &mut Stage) -> Outcome {
     stage.order();
     let door = stage.door(ANN);
     let x = stage.x.key.clone();
@@ -184,7 +130,7 @@ fn copy(key: &SigningKey) -> SigningKey {
     SigningKey::from_seed(&key.dangerous_seed())
 }
 
-fn new_key(stage: &mut Stage) -> Outcome {
+pub(super) fn new_key(stage: &mut Stage) -> Outcome {
     let user = stage.x.user;
     let (invitation, key) = (InvitationId([77; 16]), fresh(77));
     let invite = || Op::Invite {
@@ -223,7 +169,7 @@ fn new_key(stage: &mut Stage) -> Outcome {
     Outcome::default()
 }
 
-fn sock_puppet(stage: &mut Stage) -> Outcome {
+pub(super) fn sock_puppet(stage: &mut Stage) -> Outcome {
     stage.order();
     let puppet = UserId([99; 16]);
     let owner = stage.world.signature_key(ANN);
@@ -256,7 +202,7 @@ fn sock_puppet(stage: &mut Stage) -> Outcome {
     }
 }
 
-fn false_roster(stage: &mut Stage) -> Outcome {
+pub(super) fn false_roster(stage: &mut Stage) -> Outcome {
     let device = stage.world.people[X.0].device();
     let before = head(stage);
     let old = stage.world.people[ANN.0]
@@ -310,7 +256,7 @@ fn false_roster(stage: &mut Stage) -> Outcome {
     Outcome::of(admitted.then(|| "a member's roster still has the leaver".into()))
 }
 
-fn admin_by_policy(stage: &mut Stage) -> Outcome {
+pub(super) fn admin_by_policy(stage: &mut Stage) -> Outcome {
     let user = match stage.defended {
         true => stage.x.user,
         false => stage.world.people[CY.0].user(),
@@ -336,7 +282,7 @@ fn admin_by_policy(stage: &mut Stage) -> Outcome {
     Outcome::of(made_admin.then(|| "a member's group has the new admin".into()))
 }
 
-fn parallel_group(stage: &mut Stage) -> Outcome {
+pub(super) fn parallel_group(stage: &mut Stage) -> Outcome {
     let create = |stage: &mut Stage, door: Door, group: GroupId| {
         let payload = encode(&RecordBody::Create {
             access_key: stranger().public(),
@@ -419,7 +365,7 @@ pub(super) fn offer_welcome(stage: &mut Stage, welcome: Vec<u8>, entry: LogRecor
     }
 }
 
-fn two_logs(stage: &mut Stage) -> Outcome {
+pub(super) fn two_logs(stage: &mut Stage) -> Outcome {
     stage.order();
     stage.say(BOB, "the first");
     let log = stage.world.log(stage.group);

@@ -13,11 +13,11 @@ use mortise_protocol::wire::log::Verdict;
 use mortise_protocol::wire::restart::RestartCause;
 use mortise_protocol::wire::{Request, Response};
 
+use super::Outcome;
 use super::liars::{DropsCommits, LeavesOut};
 use super::outside::{policy_of, stocked};
 use super::rejoin::offer_welcome;
 use super::stage::{AFTER, ANN, BOB, CY, DOT, FORGED, Stage, X, X2};
-use super::{Adversary, Attack, Outcome, attack};
 use crate::villain::{Plan, Villain};
 
 /// An order lands within this, ms.
@@ -29,87 +29,7 @@ const YEARS: f64 = 100.0;
 /// 8 characters of base32.
 const PINS: f64 = 1_099_511_627_776.0;
 
-pub(super) const ATTACKS: [Attack; 12] = [
-    attack(
-        "37",
-        "removed from the group only: re-opening or re-keying it",
-        Adversary::Departed,
-        from_the_group_only,
-    ),
-    attack(
-        "38",
-        "a clean attestation of a group that is not",
-        Adversary::WithMember,
-        false_attestation,
-    )
-    .among_three()
-    .alarms(),
-    attack(
-        "39",
-        "a commit from before the order that evicts everybody",
-        Adversary::WithRelay,
-        eviction,
-    ),
-    attack(
-        "40",
-        "a live socket that claims the current head (one node)",
-        Adversary::Departed,
-        live_socket,
-    ),
-    attack(
-        "41",
-        "an invitation from before the removal",
-        Adversary::Departed,
-        old_invitation,
-    )
-    .over_quic(),
-    attack(
-        "42",
-        "the PIN of a stolen link, guessed offline",
-        Adversary::WithRelay,
-        guessed_pin,
-    ),
-    attack(
-        "43",
-        "a wrong roster hash, to set off everybody's alarm",
-        Adversary::Departed,
-        false_alarm,
-    ),
-    attack(
-        "44",
-        "a group left out of the certificate",
-        Adversary::WithRelay,
-        left_out,
-    )
-    .alarms(),
-    attack(
-        "45",
-        "a Welcome for a group that the victim is in",
-        Adversary::WithRelay,
-        second_welcome,
-    ),
-    attack(
-        "46",
-        "suspended keys, after the user has come back",
-        Adversary::Departed,
-        suspended_keys,
-    ),
-    attack(
-        "47",
-        "a flood of roster entries to starve an order",
-        Adversary::Departed,
-        roster_flood,
-    ),
-    attack(
-        "48",
-        "an illegal commit that a newcomer seems to confirm",
-        Adversary::WithMember,
-        unwitting_newcomer,
-    )
-    .among_three(),
-];
-
-fn from_the_group_only(stage: &mut Stage) -> Outcome {
+pub(super) fn from_the_group_only(stage: &mut Stage) -> Outcome {
     let mut x = stage.copy(X);
     if stage.defended {
         let (group, user) = (stage.group, stage.world.people[X.0].user());
@@ -163,7 +83,7 @@ impl Stage {
     }
 }
 
-fn false_attestation(stage: &mut Stage) -> Outcome {
+pub(super) fn false_attestation(stage: &mut Stage) -> Outcome {
     if stage.defended {
         stage.world.liar = Some(Box::new(DropsCommits));
     }
@@ -182,7 +102,7 @@ fn false_attestation(stage: &mut Stage) -> Outcome {
     }
 }
 
-fn eviction(stage: &mut Stage) -> Outcome {
+pub(super) fn eviction(stage: &mut Stage) -> Outcome {
     let mut x = stage.copy(X);
     let mut removes = vec![stage.world.people[BOB.0].device()];
     if stage.size > 2 {
@@ -216,7 +136,7 @@ fn eviction(stage: &mut Stage) -> Outcome {
     Outcome::of(out.then(|| "everybody is out".into()))
 }
 
-fn live_socket(stage: &mut Stage) -> Outcome {
+pub(super) fn live_socket(stage: &mut Stage) -> Outcome {
     let door = stage.door(X);
     let mut x = stage.copy(X);
     stage.order_now();
@@ -229,7 +149,7 @@ fn live_socket(stage: &mut Stage) -> Outcome {
     Outcome::of(gained)
 }
 
-fn old_invitation(stage: &mut Stage) -> Outcome {
+pub(super) fn old_invitation(stage: &mut Stage) -> Outcome {
     let expires_at_ms = stage.world.now_ms + 86_400_000;
     let pin = PinChoice::Policy;
     let user = stage.world.people[X.0].user();
@@ -260,7 +180,7 @@ fn old_invitation(stage: &mut Stage) -> Outcome {
     Outcome::default()
 }
 
-fn guessed_pin(stage: &mut Stage) -> Outcome {
+pub(super) fn guessed_pin(stage: &mut Stage) -> Outcome {
     let expires_at_ms = stage.world.now_ms + 86_400_000;
     let kind = CommandKind::InviteUser {
         name: "Flo".into(),
@@ -296,7 +216,7 @@ fn guessed_pin(stage: &mut Stage) -> Outcome {
     Outcome::of((years < YEARS).then(|| format!("{years:.0} years of one processor")))
 }
 
-fn false_alarm(stage: &mut Stage) -> Outcome {
+pub(super) fn false_alarm(stage: &mut Stage) -> Outcome {
     let mut x = stage.copy(X);
     let mut aad = x.honest_aad(&stage.world);
     aad.roster_hash = Hash([0x0f; 32]);
@@ -322,7 +242,7 @@ fn false_alarm(stage: &mut Stage) -> Outcome {
     }
 }
 
-fn left_out(stage: &mut Stage) -> Outcome {
+pub(super) fn left_out(stage: &mut Stage) -> Outcome {
     let shown = Arc::new(AtomicBool::new(false));
     stage.world.liar = Some(Box::new(LeavesOut {
         org: stage.x.org,
@@ -340,7 +260,7 @@ fn left_out(stage: &mut Stage) -> Outcome {
     }
 }
 
-fn second_welcome(stage: &mut Stage) -> Outcome {
+pub(super) fn second_welcome(stage: &mut Stage) -> Outcome {
     let who = if stage.defended { BOB } else { DOT };
     let package = stocked(&stage.world, who, stage.suite);
     let mut x = stage.copy(X);
@@ -377,7 +297,7 @@ fn second_welcome(stage: &mut Stage) -> Outcome {
     Outcome::of((before != after).then(|| format!("epoch {} became {}", before.0, after.0)))
 }
 
-fn suspended_keys(stage: &mut Stage) -> Outcome {
+pub(super) fn suspended_keys(stage: &mut Stage) -> Outcome {
     let mut x = stage.copy(X);
     let user = stage.world.people[X.0].user();
     if stage.defended {
@@ -420,7 +340,7 @@ fn suspended_keys(stage: &mut Stage) -> Outcome {
     Outcome::of(stage.fooled().or(gained))
 }
 
-fn roster_flood(stage: &mut Stage) -> Outcome {
+pub(super) fn roster_flood(stage: &mut Stage) -> Outcome {
     let door = stage.door(X);
     let key = mortise_protocol::identity::SigningKey::from_seed(&stage.x.key.dangerous_seed());
     let mut taken = 0;
@@ -473,7 +393,7 @@ fn numbered<const N: usize>(n: u64) -> [u8; N] {
     bytes
 }
 
-fn unwitting_newcomer(stage: &mut Stage) -> Outcome {
+pub(super) fn unwitting_newcomer(stage: &mut Stage) -> Outcome {
     if stage.defended {
         stage.order();
     }

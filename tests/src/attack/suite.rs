@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use mortise_protocol::group::{SUITE_CLASSICAL, SUITE_HYBRID};
 
-use super::{Attack, Outcome, Plan, Stage, block, insiders, read, rejoin, review, write};
+use super::table::TABLE;
+use super::{Attack, Outcome, Plan, Stage};
 
 /// Users in the groups that are attacked.
 pub const SIZES: [usize; 3] = [2, 3, 20];
@@ -175,15 +176,7 @@ impl Totals {
 /// Every attack, in the handbook's order, insiders last.
 #[must_use]
 pub fn table() -> Vec<Attack> {
-    let chapters: [&[Attack]; 6] = [
-        &read::ATTACKS,
-        &write::ATTACKS,
-        &rejoin::ATTACKS,
-        &block::ATTACKS,
-        &review::ATTACKS,
-        &insiders::ATTACKS,
-    ];
-    chapters.concat()
+    TABLE.to_vec()
 }
 
 /// One world, one attack or its control.

@@ -6,92 +6,14 @@ use mortise_protocol::identity::{decode, encode};
 use mortise_protocol::wire::{LogRecord, RecordBody, Request, Submission};
 use tls_codec::{TlsDeserialize, TlsSerialize, TlsSize, VLByteVec};
 
+use super::Outcome;
 use super::liars::{DropsCommits, Inserts};
 use super::outside::{self, crafted};
 use super::stage::{AFTER, ANN, BOB, CY, DOT, FORGED, Stage, X, is_commit};
-use super::{Adversary, Attack, Outcome, attack};
 use crate::villain::{Crafted, Plan, Twist};
 use crate::world::PersonId;
 
-pub(super) const ATTACKS: [Attack; 12] = [
-    attack(
-        "15",
-        "a message in the old epoch",
-        Adversary::WithRelay,
-        old_epoch,
-    )
-    .over_quic(),
-    attack(
-        "16",
-        "a message backdated to before the removal",
-        Adversary::WithRelay,
-        backdated,
-    )
-    .among_three()
-    .alarms(),
-    attack(
-        "17",
-        "the replay of an old commit",
-        Adversary::WithRelay,
-        replayed_commit,
-    ),
-    attack(
-        "18",
-        "a commit forked from the epoch before the removal",
-        Adversary::WithRelay,
-        forked_commit,
-    ),
-    attack(
-        "19",
-        "an Add planted earlier, carried by an admin's commit",
-        Adversary::Departed,
-        planted_add,
-    ),
-    attack(
-        "20",
-        "a Remove stored earlier, played again",
-        Adversary::WithRelay,
-        stored_remove,
-    ),
-    attack(
-        "21",
-        "an external proposal",
-        Adversary::WithRelay,
-        external_proposal,
-    ),
-    attack(
-        "22",
-        "an external commit that removes somebody",
-        Adversary::WithRelay,
-        external_removal,
-    ),
-    attack(
-        "23",
-        "a forged sender leaf",
-        Adversary::Departed,
-        forged_leaf,
-    ),
-    attack(
-        "24",
-        "the leaf index given to somebody else",
-        Adversary::WithRelay,
-        reused_leaf,
-    ),
-    attack(
-        "25",
-        "empty and truncated ciphertexts and tags",
-        Adversary::Departed,
-        truncated,
-    ),
-    attack(
-        "26",
-        "a captured message, played again",
-        Adversary::WithRelay,
-        captured,
-    ),
-];
-
-fn old_epoch(stage: &mut Stage) -> Outcome {
+pub(super) fn old_epoch(stage: &mut Stage) -> Outcome {
     let mut x = stage.copy(X);
     stage.order_and_talk();
     let mut made = Vec::new();
@@ -116,7 +38,7 @@ fn old_epoch(stage: &mut Stage) -> Outcome {
     Outcome::of(stage.fooled())
 }
 
-fn backdated(stage: &mut Stage) -> Outcome {
+pub(super) fn backdated(stage: &mut Stage) -> Outcome {
     let mut x = stage.copy(X);
     let forged = stage.forge(&mut x);
     stage.cut(CY);
@@ -143,7 +65,7 @@ fn made_of(record: &LogRecord) -> Crafted {
     crafted(record.epoch, body)
 }
 
-fn replayed_commit(stage: &mut Stage) -> Outcome {
+pub(super) fn replayed_commit(stage: &mut Stage) -> Outcome {
     stage.order();
     let made = match stage.defended {
         true => {
@@ -175,7 +97,7 @@ fn ordered_and_not_rotated(stage: &mut Stage) {
     stage.order();
 }
 
-fn forked_commit(stage: &mut Stage) -> Outcome {
+pub(super) fn forked_commit(stage: &mut Stage) -> Outcome {
     let mut x = stage.copy(X);
     let early = stage.copy(X).commit(&stage.world, Plan::default());
     ordered_and_not_rotated(stage);
@@ -208,7 +130,7 @@ fn message_of(made: &Crafted) -> Vec<u8> {
     }
 }
 
-fn planted_add(stage: &mut Stage) -> Outcome {
+pub(super) fn planted_add(stage: &mut Stage) -> Outcome {
     let package = outside::stocked(&stage.world, DOT, stage.suite);
     let twist = outside::as_add(&package);
     if !stage.defended {
@@ -223,7 +145,7 @@ fn planted_add(stage: &mut Stage) -> Outcome {
     Outcome::of(added.then(|| "the removal's commit has carried it".into()))
 }
 
-fn stored_remove(stage: &mut Stage) -> Outcome {
+pub(super) fn stored_remove(stage: &mut Stage) -> Outcome {
     let bob = stage.world.people[BOB.0].device();
     let x = stage.copy(X);
     let victim = match stage.size {
@@ -245,7 +167,7 @@ fn stored_remove(stage: &mut Stage) -> Outcome {
     Outcome::of(lost.then(|| "somebody who stays is out".into()))
 }
 
-fn external_proposal(stage: &mut Stage) -> Outcome {
+pub(super) fn external_proposal(stage: &mut Stage) -> Outcome {
     let made = outside::external_proposal(stage);
     if !stage.defended {
         let taken = outside::opens_without_rules(stage, &made);
@@ -257,7 +179,7 @@ fn external_proposal(stage: &mut Stage) -> Outcome {
     Outcome::of(outside::try_record(stage, &record))
 }
 
-fn external_removal(stage: &mut Stage) -> Outcome {
+pub(super) fn external_removal(stage: &mut Stage) -> Outcome {
     stage.order();
     // Somebody inside has handed over what an outsider needs, of the epoch that the group is in.
     let info = outside::group_info(&mut stage.world, BOB, stage.group);
@@ -284,17 +206,15 @@ fn external_removal(stage: &mut Stage) -> Outcome {
     Outcome::of(stage.show_commit(to, &made))
 }
 
-fn forged_leaf(stage: &mut Stage) -> Outcome {
+pub(super) fn forged_leaf(stage: &mut Stage) -> Outcome {
     let mut x = stage.copy(X);
     let senders: &[Option<u32>] = match stage.defended {
         true => &[Some(u32::MAX), Some(u32::MAX / 2), Some(1 << 20), Some(0)],
         false => &[None],
     };
     for sender in senders {
-        let twist = Twist {
-            sender: *sender,
-            ..Twist::default()
-        };
+        let mut twist = Twist::default();
+        twist.sender = *sender;
         let said = content::encode_text([9; 16], FORGED);
         let made = x.message(&stage.world, &said, None, &twist);
         assert!(stage.submit(&x, &made), "the relay cannot see who sends");
@@ -313,7 +233,7 @@ fn wedged(stage: &Stage) -> Option<String> {
     ))
 }
 
-fn reused_leaf(stage: &mut Stage) -> Outcome {
+pub(super) fn reused_leaf(stage: &mut Stage) -> Outcome {
     let mut x = stage.copy(X);
     let forged = stage.forge(&mut x);
     stage.order();
@@ -361,7 +281,7 @@ fn claim_epoch(message: &[u8], epoch: u64) -> Vec<u8> {
     encode(&raw)
 }
 
-fn truncated(stage: &mut Stage) -> Outcome {
+pub(super) fn truncated(stage: &mut Stage) -> Outcome {
     let mut x = stage.copy(X);
     let forged = stage.forge(&mut x);
     let whole = message_of(&forged);
@@ -393,7 +313,7 @@ fn truncated(stage: &mut Stage) -> Outcome {
     Outcome::of(stage.fooled().or_else(|| wedged(stage)))
 }
 
-fn captured(stage: &mut Stage) -> Outcome {
+pub(super) fn captured(stage: &mut Stage) -> Outcome {
     let mut x = stage.copy(X);
     let first = stage.forge(&mut x);
     assert!(stage.submit(&x, &first), "X is still in");
