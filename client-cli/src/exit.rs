@@ -50,11 +50,13 @@ pub enum Exit {
     Stale = 21,
     /// The root key's file is damaged, or of another organisation.
     RootKey = 22,
+    /// A certificate does not hold.
+    Certificate = 23,
 }
 
 impl Exit {
     /// Every code, in order.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::Ok,
         Self::Internal,
         Self::Usage,
@@ -78,6 +80,7 @@ impl Exit {
         Self::Queued,
         Self::Stale,
         Self::RootKey,
+        Self::Certificate,
     ];
 
     /// The number that the shell sees.
@@ -113,6 +116,7 @@ impl Exit {
             Self::Queued => "queued",
             Self::Stale => "stale",
             Self::RootKey => "root_key",
+            Self::Certificate => "certificate",
         }
     }
 
@@ -145,6 +149,7 @@ impl Exit {
                 "no administrator has confirmed the roster for too long, and the policy blocks"
             }
             Self::RootKey => "the root key's file is damaged, or of another organisation",
+            Self::Certificate => "the certificate does not hold",
         }
     }
 

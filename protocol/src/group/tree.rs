@@ -60,6 +60,7 @@ struct ParentNode {
 
 #[derive(Debug, TlsSerialize, TlsDeserialize, TlsSize)]
 #[repr(u8)]
+#[expect(clippy::large_enum_variant, reason = "every second node is a leaf")]
 enum Node {
     #[tls_codec(discriminant = 1)]
     Leaf(LeafNode),
