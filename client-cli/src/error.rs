@@ -93,6 +93,12 @@ pub enum CliError {
     /// No room.
     #[error("the disk is full; nothing was changed")]
     DiskFull,
+    /// It does not write what it is given.
+    #[error("this machine's disk fails: {reason}")]
+    Disk {
+        /// What the database was told.
+        reason: String,
+    },
 
     /// No answer.
     #[error("the relay cannot be reached: {reason}")]

@@ -67,7 +67,7 @@ struct Export {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 The fingerprint is the organisation's id, as `mortise whoami` shows it: get it over a channel that you
-trust, not with the file. Exit code 23: the certificate does not hold.
+trust, not with the file. Exit code 24: the certificate does not hold.
 
 Examples:
   mortise certificate verify bob.certificate --root 7f3a…

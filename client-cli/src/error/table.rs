@@ -31,6 +31,10 @@ pub(super) fn row(error: &CliError) -> (Exit, &'static str) {
 
         E::Corrupt { .. } => (Exit::Corrupt,
             "keep the directory for examination, revoke this device from another one and join again with a fresh invitation"),
+        E::Disk { .. } => (
+            Exit::Disk,
+            "check the disk and run the command again: what was acknowledged is kept, what was not may be missing",
+        ),
         E::DiskFull => (Exit::DiskFull, "free some space and run the command again"),
 
         E::Unreachable { .. } => (Exit::Unreachable,

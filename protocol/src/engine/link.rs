@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::receipts::Step;
 use super::rows::{self, GROUPS, GroupRow, META};
 use super::state::{Chore, State};
-use super::{EngineError, Event, IntentId, Output};
+use super::{CommandError, EngineError, Event, IntentId, Output};
 use crate::group::{MlsProvider, is_allowed_suite, make_key_package};
 use crate::identity::{Epoch, GroupId, Hash, LogSeq, RosterSeq};
 use crate::store::Tx;
@@ -257,7 +257,18 @@ impl State {
     }
 
     pub(super) fn handle_disconnected(&mut self, tx: &Tx<'_>) -> Result<(), EngineError> {
-        self.link = None;
+        for (asked, _) in self
+            .link
+            .take()
+            .into_iter()
+            .flat_map(|link| link.asked.into_values())
+        {
+            if let Asked::OrderStatus { id } = asked {
+                // Nobody asks this again by itself: the answer would be of another time.
+                let error = CommandError::Refused(Refusal::HelloFirst);
+                self.event(Event::Failed { id, error });
+            }
+        }
         self.was_synced = false;
         self.collections.clear();
         self.claims.retain(|_, claim| !claim.is_asked());

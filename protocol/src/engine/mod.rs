@@ -6,6 +6,7 @@
 
 mod admission;
 mod api;
+mod candidate;
 mod certificates;
 mod checkpoints;
 mod clock;

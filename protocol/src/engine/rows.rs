@@ -120,16 +120,17 @@ pub(super) struct ResyncRow {
     pub(super) asked_at_ms: u64,
     #[serde(with = "serde_bytes")]
     pub(super) key_package: Vec<u8>,
-    /// The command that it answers, until the relay has the question.
-    pub(super) intent: Option<u64>,
+    /// The commands that it answers, until the relay has the question.
+    pub(super) intents: Vec<u64>,
 }
 
 /// A successor that this device makes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct RestartRow {
-    /// The command that it answers.
-    pub(super) intent: Option<u64>,
-    /// The successor, once it is made, and the intent that fills it.
+    /// The commands that it answers.
+    pub(super) intents: Vec<u64>,
+    /// The group to be named, and the intent that fills it: a successor, once it is made; in a successor that has lost,
+    /// its predecessor (REQ-161).
     pub(super) successor: Option<(GroupId, u64)>,
     /// The Restart is on its way or in the log.
     pub(super) submitted: bool,
@@ -244,6 +245,11 @@ impl OutboxRow {
             plaintext: None,
             acked: false,
         }
+    }
+
+    /// Whether it was left over from an epoch before this one, without an answer, by a resync.
+    pub(super) fn is_left_from(&self, epoch: Epoch) -> bool {
+        self.kind == OutboxKind::Message && self.epoch < epoch
     }
 }
 

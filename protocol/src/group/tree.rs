@@ -60,7 +60,10 @@ struct ParentNode {
 
 #[derive(Debug, TlsSerialize, TlsDeserialize, TlsSize)]
 #[repr(u8)]
-#[expect(clippy::large_enum_variant, reason = "every second node is a leaf")]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "every other node of a tree is the large one"
+)]
 enum Node {
     #[tls_codec(discriminant = 1)]
     Leaf(LeafNode),

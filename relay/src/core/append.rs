@@ -128,6 +128,7 @@ pub fn decide(submission: &Submission, facts: &Facts<'_>) -> Result<Accepted, Re
     }
     check_epoch(submission, &head)?;
     let claim = Claim::read(submission)?;
+    claim.check_parent(submission, &head)?;
     check_roster(&claim, &epoch, &facts.roster)?;
     let appended = AppendedRecord {
         seq: head.seq.next(),
@@ -164,11 +165,15 @@ fn check_epoch(submission: &Submission, head: &LogHead) -> Result<(), Refusal> {
         Some(end) if end.by_appender || !is_restart => {
             Err(Refusal::GroupRestarted { seq: end.seq })
         }
-        _ if !is_open => Err(Refusal::WrongEpoch {
-            head_epoch: head.epoch,
-            head_seq: head.seq,
-        }),
+        _ if !is_open => Err(wrong_epoch(head)),
         _ => Ok(()),
+    }
+}
+
+fn wrong_epoch(head: &LogHead) -> Refusal {
+    Refusal::WrongEpoch {
+        head_epoch: head.epoch,
+        head_seq: head.seq,
     }
 }
 
@@ -280,6 +285,18 @@ impl Claim {
             roster_hash,
             body,
         })
+    }
+
+    /// Who goes back behind a commit says whose it is: a mere wish must not undo what it has not seen (REQ-150).
+    fn check_parent(&self, submission: &Submission, head: &LogHead) -> Result<(), Refusal> {
+        match &self.body {
+            RecordBody::Restart(Restart { statement, .. })
+                if statement.cause.culprit().is_none() && submission.epoch != head.epoch =>
+            {
+                Err(wrong_epoch(head))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn check_signatures(

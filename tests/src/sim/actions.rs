@@ -2,12 +2,12 @@
 
 use mortise_protocol::engine::{CommandKind, IntentId, PinChoice, PolicyChange, WhoMayAdd};
 use mortise_protocol::identity::{GroupId, UserId};
-use mortise_protocol::roster::Role;
+use mortise_protocol::roster::{OrgPolicy, Role, Staleness};
 use rand::Rng;
 use rand::seq::IndexedRandom;
 
 use super::Broken;
-use super::model::Sent;
+use super::model::{Invited, Sent};
 use super::scenario::{MAX_SKEW_MS, Scenario};
 use crate::world::{DiskFault, PersonId};
 
@@ -50,10 +50,13 @@ pub(super) enum Action {
     RestartGroup,
     SetProfile,
     RotateDirectory,
+    ResyncGroup,
+    Reinvite,
+    SetPolicy,
 }
 
 /// Actions and how often they come up.
-const WEIGHTS: [(Action, u32); 27] = [
+const WEIGHTS: [(Action, u32); 30] = [
     (Action::Say, 420),
     (Action::Chatter, 60),
     (Action::Race, 15),
@@ -81,6 +84,9 @@ const WEIGHTS: [(Action, u32); 27] = [
     (Action::RestartGroup, 4),
     (Action::SetProfile, 5),
     (Action::RotateDirectory, 4),
+    (Action::ResyncGroup, 8),
+    (Action::Reinvite, 5),
+    (Action::SetPolicy, 3),
 ];
 
 impl Scenario {
@@ -163,7 +169,11 @@ impl Scenario {
             Action::ChangeGroup => self.change_group(),
             Action::CloseGroup => self.close_group(),
             Action::RestartGroup => self.restart_group(),
-            Action::SetProfile | Action::RotateDirectory => self.administer(action),
+            Action::SetProfile | Action::RotateDirectory | Action::SetPolicy => {
+                self.administer(action);
+            }
+            Action::ResyncGroup => self.resync_group(),
+            Action::Reinvite => self.reinvite()?,
             Action::ClockJump => {
                 if let Some(who) = self.anybody() {
                     let skew = self.rng.random_range(-MAX_SKEW_MS..=MAX_SKEW_MS);
@@ -238,8 +248,16 @@ impl Scenario {
 
     /// Gives a command; whatever had its id before is over, as ids are only unique while something is going on.
     pub(super) fn command(&mut self, who: PersonId, kind: CommandKind) -> IntentId {
+        let expected = format!("{kind:?}");
+        let is_brief = matches!(
+            kind,
+            CommandKind::SendText { .. } | CommandKind::LeaveGroup { .. }
+        );
         let id = self.world.command(who, kind);
         self.model.intents.remove(&(who, id));
+        if self.world.people[who.0].took_last {
+            self.model.answers.expect(who, id, is_brief, expected);
+        }
         id
     }
 
@@ -247,9 +265,7 @@ impl Scenario {
         self.tokens += 1;
         let token = format!("t{}", self.tokens);
         let text = token.clone();
-        let id = self
-            .world
-            .command(who, CommandKind::SendText { group, text });
+        let id = self.command(who, CommandKind::SendText { group, text });
         if !self.world.people[who.0].took_last {
             return;
         }
@@ -496,10 +512,63 @@ impl Scenario {
             let name = format!("Somebody {}", self.steps_done);
             let kind = match action {
                 Action::SetProfile => CommandKind::SetProfile { user, name },
+                Action::SetPolicy => match self.another_policy(by) {
+                    Some(policy) => CommandKind::SetPolicy { policy },
+                    None => return,
+                },
                 _ => CommandKind::RotateDirectoryKey,
             };
             self.command(by, kind);
         }
+    }
+
+    /// The organisation asks for a PIN with every invitation, or does not any more; or it tells a stale roster otherwise.
+    fn another_policy(&mut self, by: PersonId) -> Option<OrgPolicy> {
+        let mut policy = self.world.people[by.0].engine().policy()?.clone();
+        self.world.count("organisation policies");
+        if self.rng.random_bool(0.7) {
+            policy.pin_required = (!bool::from(policy.pin_required)).into();
+        } else {
+            policy.staleness = Staleness::Off;
+        }
+        Some(policy)
+    }
+
+    /// Somebody asks to be let in anew, though nothing is wrong.
+    fn resync_group(&mut self) {
+        let Some(group) = self.some_group() else {
+            return;
+        };
+        if let Some(who) = self.members_awake(group).choose(&mut self.rng).copied() {
+            self.world.count("resyncs asked for");
+            self.command(who, CommandKind::ResyncGroup { group });
+        }
+    }
+
+    /// Somebody who was suspended, or has lost every device, is invited again.
+    fn reinvite(&mut self) -> Result<(), Broken> {
+        let by = PersonId(self.rng.random_range(0..2));
+        let roster = &self.model.roster;
+        let is_out = |user: &UserId| roster.devices_of(*user).next().is_none();
+        let out: Vec<_> = self.users().into_iter().filter(is_out).collect();
+        if let Some(user) = out.choose(&mut self.rng).copied()
+            && self.is_awake(by)
+        {
+            self.world.count("users invited again");
+            let expires_at_ms = self.world.now_ms + 86_400_000;
+            let pin = PinChoice::Policy;
+            self.command(
+                by,
+                CommandKind::ReinviteUser {
+                    user,
+                    expires_at_ms,
+                    pin,
+                },
+            );
+            self.run_for(100)?;
+            self.welcome_the_invited();
+        }
+        Ok(())
     }
 
     fn invite_device(&mut self) -> Result<(), Broken> {
@@ -522,14 +591,20 @@ impl Scenario {
 
     /// Whoever holds an invitation begins to join.
     pub(super) fn welcome_the_invited(&mut self) {
-        for (by, link) in std::mem::take(&mut self.model.invited) {
+        for invited in std::mem::take(&mut self.model.invited) {
             if self.world.people.len() >= MAX_PEOPLE {
                 return;
             }
             self.joining += 1;
-            let name = format!("{} no. {}", self.world.people[by.0].name, self.joining);
+            let people = self.world.people.iter();
+            let owner = people
+                .filter(|p| p.is_in())
+                .find(|p| p.user() == invited.user);
+            let owner = owner.map_or("Somebody", |p| p.name.as_str());
+            let name = format!("{owner} no. {}", self.joining);
             self.world.count("devices invited");
-            self.world.start_join(&name, &link);
+            let Invited { link, pin, .. } = invited;
+            self.world.start_join_with_pin(&name, &link, pin.as_ref());
         }
     }
 

@@ -24,6 +24,9 @@ impl Scenario {
         self.model.check_fences()?;
         self.model.check_reads()?;
         self.check_everything_arrived()?;
+        self.model
+            .answers
+            .check(&self.world, |who| self.is_awake(who))?;
         self.check_histories()?;
         self.check_order_status()?;
         self.try_departed()
@@ -158,6 +161,12 @@ impl Scenario {
             .filter(|line| matches!(line.kind, HistoryKind::Text(_)))
             .map(|line| line.seq)
             .collect();
+        // What a resync has made it miss is said (REQ-158).
+        let gaps = lines.iter().filter_map(|line| match line.kind {
+            HistoryKind::Gap { from, to, .. } => Some(from..=to),
+            _ => None,
+        });
+        let gaps: Vec<_> = gaps.collect();
         let mut since = self.model.head_epoch(group).0;
         let in_tree = |epoch| {
             let tree = self.model.tree(group, epoch);
@@ -168,7 +177,8 @@ impl Scenario {
         }
         let log = self.model.logs.get(&group).into_iter().flatten();
         for logged in log.filter(|l| l.kind == RecordKind::Message && l.record.epoch.0 >= since) {
-            if !texts.contains(&logged.record.seq) {
+            let seq = logged.record.seq;
+            if !texts.contains(&seq) && !gaps.iter().any(|gap| gap.contains(&seq)) {
                 let said = self.model.contents.get(&(group, logged.record.seq));
                 let detail = format!(
                     "{} has no {} of {group:?}: {said:?}",

@@ -5,6 +5,7 @@
 //! `./x sim --seed S`.
 
 mod actions;
+mod answers;
 mod departed;
 mod finale;
 mod lines;

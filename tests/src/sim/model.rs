@@ -5,12 +5,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use mortise_protocol::engine::{Event, GroupStatusView, IntentId};
-use mortise_protocol::identity::{DeviceId, Epoch, GroupId, Hash, LogSeq, RosterSeq, UserId};
+use mortise_protocol::identity::{DeviceId, Epoch, GroupId, Hash, LogSeq, Pin, RosterSeq, UserId};
 use mortise_protocol::roster::Roster;
 use mortise_protocol::store::MemoryStore;
 use mortise_protocol::wire::{InboxItem, LogRecord};
 
 use super::Broken;
+use super::answers::Answers;
 use super::story::Story;
 use crate::world::{PersonId, World};
 
@@ -60,6 +61,13 @@ pub(super) struct Departed {
     pub(super) control: Option<MemoryStore>,
 }
 
+/// An invitation that nobody has redeemed yet.
+pub(super) struct Invited {
+    pub(super) user: UserId,
+    pub(super) link: String,
+    pub(super) pin: Option<Pin>,
+}
+
 /// What somebody holds of a group.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Held {
@@ -81,13 +89,14 @@ pub(super) struct Model {
     pub(super) epochs: BTreeMap<(GroupId, u64), EpochView>,
     pub(super) texts: BTreeMap<String, Sent>,
     pub(super) intents: BTreeMap<(PersonId, IntentId), String>,
+    pub(super) answers: Answers,
     /// Which lines of history somebody was told of.
     pub(super) lines: BTreeSet<(PersonId, GroupId, LogSeq)>,
     /// Texts that devices have read, to be checked against the trees of their epochs.
     pub(super) reads: BTreeSet<(GroupId, u64, DeviceId)>,
     pub(super) held: BTreeMap<(PersonId, GroupId), Held>,
     pub(super) departed: BTreeMap<DeviceId, Departed>,
-    pub(super) invited: Vec<(PersonId, String)>,
+    pub(super) invited: Vec<Invited>,
     /// Every roster entry, as it was signed.
     pub(super) entries: BTreeMap<RosterSeq, Vec<u8>>,
     /// Every Welcome that the relay ever had, numbered anew.
@@ -110,6 +119,7 @@ impl Model {
             epochs: BTreeMap::new(),
             texts: BTreeMap::new(),
             intents: BTreeMap::new(),
+            answers: Answers::default(),
             lines: BTreeSet::new(),
             reads: BTreeSet::new(),
             held: BTreeMap::new(),
@@ -183,6 +193,7 @@ impl Model {
                 let at = world.elapsed_ms();
                 self.story.tell(at, || format!("{name}: {event:?}"));
             }
+            self.answers.watch(who, &event)?;
             match event {
                 Event::Message { group, seq } => {
                     look |= self.watch_line(world, who, group, seq)?;
@@ -206,9 +217,12 @@ impl Model {
                         return Err(Broken::new("nobody is expelled without an order", name));
                     }
                 }
-                Event::Invited { link, .. } => {
+                Event::Invited {
+                    link, pin, user, ..
+                } => {
                     let link = link.to_text(crate::world::ADDRESS, Hash([0; 32]));
-                    self.invited.push((who, link.to_string()));
+                    let link = link.to_string();
+                    self.invited.push(Invited { user, link, pin });
                 }
                 Event::OrderStatus { id, groups, .. } => {
                     self.statuses.insert((who, id), groups);

@@ -6,6 +6,7 @@
 mod crowd;
 mod disk;
 mod liar;
+mod line;
 mod network;
 mod person;
 mod relay;
@@ -20,7 +21,7 @@ use mortise_protocol::identity::{
     RosterSeq, SigningKey, sha256,
 };
 use mortise_protocol::roster::Role;
-use mortise_protocol::wire::ConnectionBinding;
+use mortise_protocol::wire::{ConnectionBinding, RelayToClient};
 use mortise_relay::core::{ConnId, Core, CoreConfig, Input, Output};
 use rand::{Rng, RngCore, SeedableRng};
 use rand_chacha::ChaCha12Rng;
@@ -89,6 +90,8 @@ pub struct World {
     /// Which devices have submitted a commit for an epoch.
     commits: BTreeMap<(GroupId, Epoch), BTreeSet<DeviceId>>,
     next_conn: u64,
+    /// What came on lines that somebody is asking on.
+    heard: BTreeMap<ConnId, Vec<RelayToClient>>,
 }
 
 impl World {
@@ -127,6 +130,7 @@ impl World {
             network: Network::default(),
             commits: BTreeMap::new(),
             next_conn: 0,
+            heard: BTreeMap::new(),
         }
     }
 

@@ -133,6 +133,9 @@ impl World {
         mut frame: RelayToClient,
     ) {
         let Some(to) = self.network.owner(conn) else {
+            if let Some(heard) = self.heard.get_mut(&conn) {
+                heard.push(frame);
+            }
             return;
         };
         if let Some(mut liar) = self.liar.take() {
