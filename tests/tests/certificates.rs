@@ -74,6 +74,8 @@ fn bystanders_are_not_shown_unless_disclosed() {
 mod evidence {
     //! Whole: devices, their relay, and what becomes of a group that the relay hides.
 
+    use std::collections::BTreeSet;
+
     use mortise_protocol::certificate::{Evidence, VerifiedCertificate, WitnessKind, verify};
     use mortise_protocol::engine::{Alarm, CertificationError, CommandKind, Event};
     use mortise_protocol::group::SUITE_CLASSICAL;
@@ -115,13 +117,16 @@ mod evidence {
     /// REQ-174, REQ-175, REQ-176: who rotates leaves a receipt, the owner opens it, and all of it makes a certificate.
     #[test]
     fn receipts_of_members_are_in_the_owner_s_certificate() {
-        let (mut world, people) =
-            World::with_people(21, SUITE_CLASSICAL, &["Ann", "Bob", "Cy", "Dot"]);
-        let [ann, bob, cy, dot] = people[..] else {
-            panic!("four people")
+        let (mut world, people) = World::with_people(
+            21,
+            SUITE_CLASSICAL,
+            &["Ann", "Bob", "Cy", "Dot", "Eve", "Fay"],
+        );
+        let [ann, bob, cy, dot, eve, fay] = people[..] else {
+            panic!("six people")
         };
         let theirs = world.group(bob, &[bob, cy, dot]);
-        let ours = world.group(ann, &[ann, bob, dot]);
+        let ours = world.group(ann, &[ann, bob, dot, eve, fay]);
         let order = world.remove(ann, dot);
         world.settle();
         let evidence = collect(&mut world, ann, order);
@@ -149,13 +154,13 @@ mod evidence {
                 .and_then(|g| g.tree.clone())
         };
         assert_eq!(tree(theirs), None);
-        let users: Vec<_> = tree(ours)
+        let users: BTreeSet<_> = tree(ours)
             .expect("disclosed")
             .iter()
             .map(|leaf| leaf.user)
             .collect();
-        let expected = [ann, bob].map(|who| world.people[who.0].user());
-        assert_eq!(users, expected);
+        let expected = [ann, bob, eve, fay].map(|who| world.people[who.0].user());
+        assert_eq!(users, BTreeSet::from(expected));
     }
 
     /// REQ-172: a group that the relay leaves out is missed by whoever is in it, before any certificate is made.
