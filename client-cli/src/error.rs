@@ -93,6 +93,12 @@ pub enum CliError {
     /// No room.
     #[error("the disk is full; nothing was changed")]
     DiskFull,
+    /// It does not write what it is given.
+    #[error("this machine's disk fails: {reason}")]
+    Disk {
+        /// What the database was told.
+        reason: String,
+    },
 
     /// No answer.
     #[error("the relay cannot be reached: {reason}")]
@@ -155,6 +161,10 @@ pub enum CliError {
         /// Why.
         reason: String,
     },
+
+    /// It was changed, or never held.
+    #[error("the certificate does not hold: {0}")]
+    Certificate(#[from] mortise_protocol::certificate::CertificateError),
 
     /// No administrator has confirmed the roster for too long, and the policy forbids to send.
     #[error("{0}")]

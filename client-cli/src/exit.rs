@@ -50,11 +50,15 @@ pub enum Exit {
     Stale = 21,
     /// The root key's file is damaged, or of another organisation.
     RootKey = 22,
+    /// This machine's disk does not read or write.
+    Disk = 23,
+    /// A certificate does not hold.
+    Certificate = 24,
 }
 
 impl Exit {
     /// Every code, in order.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 25] = [
         Self::Ok,
         Self::Internal,
         Self::Usage,
@@ -78,6 +82,8 @@ impl Exit {
         Self::Queued,
         Self::Stale,
         Self::RootKey,
+        Self::Disk,
+        Self::Certificate,
     ];
 
     /// The number that the shell sees.
@@ -113,6 +119,8 @@ impl Exit {
             Self::Queued => "queued",
             Self::Stale => "stale",
             Self::RootKey => "root_key",
+            Self::Disk => "disk",
+            Self::Certificate => "certificate",
         }
     }
 
@@ -145,6 +153,8 @@ impl Exit {
                 "no administrator has confirmed the roster for too long, and the policy blocks"
             }
             Self::RootKey => "the root key's file is damaged, or of another organisation",
+            Self::Disk => "this machine's disk does not read or write",
+            Self::Certificate => "the certificate does not hold",
         }
     }
 

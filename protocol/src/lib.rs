@@ -3,6 +3,7 @@
 //! This crate must never know sockets, files, a clock or the operating system's randomness: time and
 //! randomness are arguments. The two documented exceptions come with openmls (see `ARCHITECTURE.md`).
 
+pub mod certificate;
 pub mod content;
 pub mod engine;
 pub mod group;

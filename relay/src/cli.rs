@@ -334,11 +334,11 @@ fn claim_token(data: &Path, as_json: bool) -> Result<()> {
 /// Adds a token to the database of a relay that does not run.
 fn claim_offline(dir: &DataDir) -> Result<ClaimLink> {
     let config = dir.config()?;
-    let statement_key = dir.statement_key()?.public();
+    let statement_key = dir.statement_key()?;
     let issuer = ClaimIssuer {
         relay: config.address(config.listen),
         relay_key: dir.identity()?.fingerprint()?,
-        statement_key,
+        statement_key: statement_key.public(),
     };
     let link = issuer.issue().context("no randomness")?;
     let mut store = store::open(&dir.database())?;
@@ -351,7 +351,7 @@ fn fsck(data: &Path) -> Result<()> {
     let dir = DataDir::open(data)?;
     let _lock = InstanceLock::take(dir.path())?;
     let store = store::check(&dir.database())?;
-    let core = Core::load(&store, CoreConfig::new(dir.statement_key()?.public()))?;
+    let core = Core::load(&store, CoreConfig::new(dir.statement_key()?))?;
     let status = core.status(&store)?;
     print_line(&format!(
         "{} is whole: {} organisations, every roster validated",

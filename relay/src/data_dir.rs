@@ -122,7 +122,7 @@ impl DataDir {
         dir.write("certificate.key", identity.dangerous_key())?;
         dir.write("statement.key", seed.as_ref())?;
         let mut store = store::create(&dir.database())?;
-        let mut core = Core::load(&store, CoreConfig::new(statement_key.public()))?;
+        let mut core = Core::load(&store, CoreConfig::new(statement_key))?;
         core.add_claim_token(&mut store, token_hash(&claim))?;
         drop(store);
         // Last: with it the directory is a relay's.

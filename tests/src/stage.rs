@@ -44,7 +44,11 @@ impl Stage {
         Self::empty_in(dir)?.peopled(names)
     }
 
-    fn peopled(mut self, names: &[&str]) -> anyhow::Result<Self> {
+    /// Has these people found an organisation, join it, and form the group [`TEAM`].
+    ///
+    /// # Errors
+    /// When any of it fails.
+    pub fn peopled(mut self, names: &[&str]) -> anyhow::Result<Self> {
         let stage = &mut self;
         let (founder, members) = names.split_first().context("nobody")?;
         stage.found(founder)?;
@@ -78,7 +82,14 @@ impl Stage {
     /// # Errors
     /// As [`Stage::empty`].
     pub fn empty_in(dir: TempDir) -> anyhow::Result<Self> {
-        let binaries = Binaries::beside_this_program()?;
+        Self::empty_of(Binaries::beside_this_program()?, dir)
+    }
+
+    /// As [`Stage::empty_in`], of these programs.
+    ///
+    /// # Errors
+    /// As [`Stage::empty`].
+    pub fn empty_of(binaries: Binaries, dir: TempDir) -> anyhow::Result<Self> {
         let relay = RelayProcess::start(&binaries.relay, dir.path())?;
         Ok(Self {
             binaries,
@@ -192,8 +203,9 @@ impl Stage {
     /// # Errors
     /// When it runs, or does not start.
     pub fn start_relay(&mut self) -> anyhow::Result<()> {
-        let rest = self.at_rest.take().context("the relay runs")?;
+        let rest = self.at_rest.clone().context("the relay runs")?;
         self.running = Some(rest.start()?);
+        self.at_rest = None;
         Ok(())
     }
 }

@@ -39,7 +39,7 @@ fn talk_and_remove(suite: u16) {
         .events
         .iter()
         .find_map(|e| match e {
-            Event::OrderStatus { id, groups } if *id == status => Some(groups.clone()),
+            Event::OrderStatus { id, groups, .. } if *id == status => Some(groups.clone()),
             _ => None,
         })
         .expect("status");

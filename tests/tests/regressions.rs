@@ -1,10 +1,14 @@
 //! What the simulation has found once, each as a story of its own.
 
-use mortise_protocol::engine::{CommandKind, Event, GroupStatusView, Input, Output, PinChoice};
+use mortise_protocol::engine::{
+    CommandError, CommandKind, Event, GroupStatusView, Input, Output, PinChoice,
+};
 use mortise_protocol::group::SUITE_CLASSICAL;
+use mortise_protocol::identity::{GroupId, RosterSeq};
 use mortise_protocol::roster::Role;
 use mortise_protocol::wire::{
-    ClientToRelay, Push, Refusal, RelayToClient, Request, RequestId, Response, RosterHead,
+    ClientToRelay, GroupState, Push, Refusal, RelayToClient, Request, RequestId, Response,
+    RosterHead,
 };
 use mortise_tests::world::{Liar, PersonId, World};
 
@@ -260,4 +264,189 @@ fn what_is_due_without_a_relay_causes_no_storm() {
         moves += 1;
     }
     assert!(moves < 1_000, "{moves} moves");
+}
+
+/// How the relay says that a group stands with regard to an order, if it has a row for it.
+fn state_of(
+    world: &mut World,
+    owner: PersonId,
+    order: RosterSeq,
+    group: GroupId,
+) -> Option<GroupState> {
+    let id = world.command(owner, CommandKind::OrderStatus { order });
+    world.settle();
+    let events = world.people[owner.0].events.iter();
+    let rows = events.filter_map(|event| match event {
+        Event::OrderStatus { id: i, groups, .. } if *i == id => Some(groups),
+        _ => None,
+    });
+    let rows: Vec<_> = rows.flatten().collect();
+    let row = rows.iter().find(|row| row.group == group);
+    row.map(|row| row.state)
+}
+
+/// Swallows the first record of a kind that somebody sends.
+struct Holds {
+    of: PersonId,
+    /// The first byte of what is held.
+    kind: u8,
+    done: bool,
+}
+
+impl Holds {
+    const COMMIT: u8 = 2;
+    const RESTART: u8 = 5;
+
+    fn first(of: PersonId, kind: u8) -> Option<Box<dyn Liar>> {
+        let done = false;
+        Some(Box::new(Self { of, kind, done }))
+    }
+}
+
+impl Liar for Holds {
+    fn question(&mut self, from: PersonId, frame: &mut ClientToRelay) -> bool {
+        let Request::Submit(submission) = &frame.request else {
+            return true;
+        };
+        let is_it = submission.payload.as_slice().first() == Some(&self.kind);
+        let holds = from == self.of && is_it && !self.done;
+        self.done |= holds;
+        !holds
+    }
+}
+
+/// REQ-162: whoever had been in the group when an order was given added the others and was gone before it had said how the
+/// group stood: the others owed nothing, and the group was sealed for ever. (`./x sim --seed 1804`)
+#[test]
+fn who_adds_others_has_said_how_the_group_stands() {
+    for seed in 1..=4 {
+        let names = ["Ann", "Bob", "Cy", "Dot", "Eve", "Fay", "Gus"];
+        let (mut world, people) = World::with_people(seed, SUITE_CLASSICAL, &names);
+        let (ann, bob, cy) = (people[0], people[1], people[2]);
+        let group = world.group(bob, &[]);
+        // Bob's commit is not taken before the order is there, and is made again as soon as he has heard of it.
+        world.liar = Holds::first(bob, Holds::COMMIT);
+        let users = people[2..6].iter().map(|p| world.people[p.0].user());
+        let users = users.collect();
+        world.command(bob, CommandKind::AddMembers { group, users });
+        let until = world.now_ms + 1_000;
+        world.run_until(until);
+        world.put_to_sleep(bob);
+        let order = world.remove(ann, people[6]);
+        world.wake(bob);
+        let limit = world.now_ms + 5_000;
+        let joined = Event::Joined { group };
+        while !world.people[cy.0].events.contains(&joined) {
+            assert!(world.advance(limit), "they are added");
+        }
+        world.remove(ann, bob);
+        assert_eq!(world.view(cy, group).status, GroupStatusView::Active);
+        let state = state_of(&mut world, ann, order, group);
+        assert_eq!(state, Some(GroupState::Clean), "seed {seed}");
+        no_alarms(&world);
+    }
+}
+
+/// A member wanted the conversation to go on elsewhere, lost the group before it came to that, came back as somebody who may
+/// not, and did it all the same: everybody else raised an alarm. (`./x sim --seed 1993`)
+#[test]
+fn a_wish_for_a_successor_ends_with_the_membership() {
+    let (mut world, people) = World::with_people(1, SUITE_CLASSICAL, &["Ann", "Bob", "Cy"]);
+    let [ann, bob, cy] = people[..] else {
+        panic!("three people")
+    };
+    let group = world.group(ann, &[bob, cy]);
+    let user = world.people[bob.0].user();
+    let change = mortise_protocol::engine::PolicyChange::AddAdmin(user);
+    world.command(ann, CommandKind::ChangeGroup { group, change });
+    world.settle();
+    world.put_to_sleep(bob);
+    let id = world.command(bob, CommandKind::RestartGroup { group });
+    world.command(ann, CommandKind::RemoveMember { group, user });
+    world.settle();
+    let users = vec![user];
+    world.command(ann, CommandKind::AddMembers { group, users });
+    world.settle();
+    world.wake(bob);
+    world.settle();
+    let told = &world.people[bob.0].events;
+    let error = CommandError::NotAMember;
+    assert!(told.contains(&Event::Failed { id, error }), "{told:?}");
+    for who in people {
+        assert_eq!(world.view(who, group).status, GroupStatusView::Active);
+    }
+    no_alarms(&world);
+}
+
+/// REQ-161: a successor was made, and before the log named it somebody was removed: they saw it for ever as a group in which
+/// nobody else was.
+#[test]
+fn a_successor_that_lost_is_nobodys_group() {
+    let (mut world, people) = World::with_people(1, SUITE_CLASSICAL, &["Ann", "Bob", "Cy"]);
+    let [ann, bob, cy] = people[..] else {
+        panic!("three people")
+    };
+    let group = world.group(ann, &[bob, cy]);
+    let user = world.people[bob.0].user();
+    let change = mortise_protocol::engine::PolicyChange::AddAdmin(user);
+    world.command(ann, CommandKind::ChangeGroup { group, change });
+    world.settle();
+    world.liar = Holds::first(bob, Holds::RESTART);
+    world.command(bob, CommandKind::RestartGroup { group });
+    let until = world.now_ms + 2_000;
+    world.run_until(until);
+    let user = world.people[cy.0].user();
+    world.command(ann, CommandKind::RemoveMember { group, user });
+    world.settle();
+    world.settle();
+    let shown = |world: &mut World, who: PersonId| {
+        let groups = world.people[who.0].engine_mut().groups().expect("groups");
+        let open = groups
+            .iter()
+            .filter(|g| g.status == GroupStatusView::Active);
+        open.map(|g| g.id).collect::<Vec<_>>()
+    };
+    assert_eq!(shown(&mut world, cy), []);
+    let theirs = shown(&mut world, ann);
+    assert_eq!(theirs.len(), 1);
+    assert_ne!(theirs, [group], "it went on elsewhere in the end");
+    assert_eq!(shown(&mut world, bob), theirs);
+    let order = world.remove(ann, cy);
+    let lost = world.people[cy.0].engine_mut().groups().expect("groups");
+    let lost: Vec<_> = lost
+        .iter()
+        .filter(|g| g.predecessor == Some(group))
+        .collect();
+    assert_eq!(lost.len(), 1, "Cy was shown it");
+    let lost = lost[0].id;
+    assert_eq!(
+        state_of(&mut world, ann, order, lost),
+        None,
+        "no row for ever"
+    );
+    no_alarms(&world);
+}
+
+/// REQ-156: who asked to be let in anew and asked once more had the answer to the first question for a lie.
+/// (`./x sim --seed 59`)
+#[test]
+fn to_ask_twice_is_to_ask_once() {
+    let (mut world, people) = World::with_people(1, SUITE_CLASSICAL, &["Ann", "Bob", "Cy"]);
+    let (ann, cy) = (people[0], people[2]);
+    let group = world.group(ann, &people[1..]);
+    for gap_ms in 0..30 {
+        let first = world.command(cy, CommandKind::ResyncGroup { group });
+        let until = world.now_ms + gap_ms;
+        world.run_until(until);
+        let second = world.command(cy, CommandKind::ResyncGroup { group });
+        world.settle();
+        no_alarms(&world);
+        for id in [first, second] {
+            let answers = world.people[cy.0].events.iter();
+            let answers = answers.filter(|e| **e == Event::Done { id });
+            assert_eq!(answers.count(), 1, "{gap_ms} ms");
+        }
+        assert_eq!(world.view(cy, group).status, GroupStatusView::Active);
+        assert_eq!(world.view(cy, group).epoch, world.view(ann, group).epoch);
+    }
 }

@@ -313,6 +313,7 @@ fn intent_of(event: &Event) -> Option<IntentId> {
         | Event::Invited { id, .. }
         | Event::Ordered { id, .. }
         | Event::OrderStatus { id, .. }
+        | Event::Evidence { id, .. }
         | Event::Delayed { id, .. }
         | Event::Failed { id, .. } => Some(*id),
         Event::GroupContinued { id, .. } => *id,

@@ -50,6 +50,8 @@ pub enum Fault {
     Full,
     /// The store is damaged.
     Corrupt(String),
+    /// The disk fails.
+    Disk(String),
     /// A bug, or something that the engine did not expect of its own store.
     Other(String),
 }
@@ -60,6 +62,7 @@ impl Fault {
         match error {
             EngineError::Damaged { row } => Self::Corrupt(format!("{row} does not read")),
             EngineError::Store(StoreError::Full) => Self::Full,
+            EngineError::Store(StoreError::Backend { reason }) => Self::Disk(reason.clone()),
             EngineError::Store(StoreError::Corrupt { reason }) => Self::Corrupt((*reason).into()),
             other => Self::Other(other.to_string()),
         }
@@ -74,6 +77,7 @@ impl From<Fault> for CliError {
                 file: "database (client.db)",
                 reason,
             },
+            Fault::Disk(reason) => Self::Disk { reason },
             Fault::Other(reason) => Self::Internal(reason),
         }
     }
@@ -154,6 +158,8 @@ mod tests {
     fn a_full_disk_and_a_damaged_store_are_no_internal_errors() {
         let exit = |error: EngineError| CliError::from(error).exit();
         assert_eq!(exit(StoreError::Full.into()), Exit::DiskFull);
+        let reason = "I/O error".to_owned();
+        assert_eq!(exit(StoreError::Backend { reason }.into()), Exit::Disk);
         let reason = "a row";
         assert_eq!(exit(StoreError::Corrupt { reason }.into()), Exit::Corrupt);
         assert_eq!(exit(EngineError::Damaged { row: "x" }), Exit::Corrupt);

@@ -15,6 +15,7 @@ impl From<StoreError> for CliError {
                 file: "database",
                 reason: reason.into(),
             },
+            StoreError::Backend { reason } => Self::Disk { reason },
             other => Self::Internal(other.to_string()),
         }
     }

@@ -31,6 +31,10 @@ pub(super) fn row(error: &CliError) -> (Exit, &'static str) {
 
         E::Corrupt { .. } => (Exit::Corrupt,
             "keep the directory for examination, revoke this device from another one and join again with a fresh invitation"),
+        E::Disk { .. } => (
+            Exit::Disk,
+            "check the disk and run the command again: what was acknowledged is kept, what was not may be missing",
+        ),
         E::DiskFull => (Exit::DiskFull, "free some space and run the command again"),
 
         E::Unreachable { .. } => (Exit::Unreachable,
@@ -57,6 +61,8 @@ pub(super) fn row(error: &CliError) -> (Exit, &'static str) {
         E::LinkRefused { .. } => (Exit::Link, "ask whoever gave it to you for a fresh one"),
 
         E::RootKey { .. } => (Exit::RootKey, "take the file that `mortise org create` wrote, or its other copy"),
+        E::Certificate(_) => (Exit::Certificate,
+            "do not rely on it: get it again from who made it, and check the fingerprint over another channel"),
         E::Stale(_) => (Exit::Stale,
             "nothing was sent: ask an owner or an administrator to come online, or to change `mortise policy set --staleness`"),
 

@@ -1,10 +1,11 @@
 //! What goes into the engine and what comes out of it.
 
+use crate::certificate::Evidence;
 pub use crate::group::{PolicyChange, WhoMayAdd};
 use crate::identity::{
     DeviceId, GroupId, InvitationId, JoinLink, LogSeq, Pin, PublicKey, RosterSeq, UserId,
 };
-use crate::roster::{OrgPolicy, Role};
+use crate::roster::{OrgPolicy, Role, Roster};
 use crate::wire::{ClientToRelay, ConnectionBinding, GroupState, Refusal, RelayToClient};
 
 /// Names one thing that the user asked for, for as long as it takes.
@@ -182,6 +183,11 @@ pub enum CommandKind {
         /// The order.
         order: RosterSeq,
     },
+    /// Collects what a certificate of an order is made of; answered by [`Event::Evidence`].
+    CollectEvidence {
+        /// The order.
+        order: RosterSeq,
+    },
 }
 
 /// What an engine wants done or known, in order. Nothing of it happens before its step is committed.
@@ -286,8 +292,19 @@ pub enum Event {
     OrderStatus {
         /// The command.
         id: IntentId,
+        /// When the relay appended the order, relay's clock, ms since 1970: from then on it is the fence.
+        appended_at_ms: u64,
+        /// How many connections of the order's devices the relay closed with that.
+        closed: u32,
         /// A row per group that existed when the order was given.
         groups: Vec<OrderGroup>,
+    },
+    /// The answer to [`CommandKind::CollectEvidence`].
+    Evidence {
+        /// The command.
+        id: IntentId,
+        /// What the relay and the members have stated.
+        evidence: Box<Evidence>,
     },
     /// The relay has no room for it now: it is kept, and done as soon as there is room. Said once for each command.
     Delayed {
@@ -361,6 +378,10 @@ pub struct OrderGroup {
     pub attested_by: Vec<DeviceId>,
     /// When the first attestation was appended, relay's clock, ms since 1970; 0 for none.
     pub at_ms: u64,
+    /// When the first epoch that was attested as rotated was opened, relay's clock, ms since 1970; 0 for none.
+    pub rotated_at_ms: u64,
+    /// When a device of a second user attested, relay's clock, ms since 1970; 0 for not yet.
+    pub confirmed_at_ms: u64,
 }
 
 /// Why a command cannot be carried out.
@@ -507,6 +528,20 @@ pub enum Alarm {
         /// How old it may be, ms.
         limit_ms: u64,
     },
+    /// The relay's signed list of an order's groups leaves one out that this device knows (REQ-172).
+    #[error("the relay left one of your groups out of its statement about an order")]
+    OmittedGroup {
+        /// The group.
+        group: GroupId,
+        /// The order.
+        order: RosterSeq,
+    },
+    /// The relay has signed two different lists of an order's groups: one of them is false (REQ-172).
+    #[error("the relay has made two different statements about the groups of one order")]
+    TwoSets {
+        /// The order.
+        order: RosterSeq,
+    },
     /// A device attested what this device knows to be false.
     #[error("a device made a false statement about an order")]
     FalseAttestation {
@@ -622,6 +657,24 @@ pub struct GroupView {
     pub predecessor: Option<GroupId>,
     /// The group that continues this one.
     pub successor: Option<GroupId>,
+}
+
+impl GroupView {
+    /// Whether nobody is left to administer the group without this user.
+    #[must_use]
+    pub fn loses_last_admin(&self, user: UserId) -> bool {
+        let stays = |admin: &UserId| self.members.iter().any(|leaf| leaf.user == *admin);
+        let others = self.admins.iter().filter(|admin| **admin != user);
+        self.admins.contains(&user) && !others.into_iter().any(stays)
+    }
+
+    /// Who becomes admin when this user was the last one: the longest-standing member, guests last (REQ-125).
+    #[must_use]
+    pub fn heir_of(&self, roster: &Roster, user: UserId) -> Option<UserId> {
+        let kept = || self.members.iter().filter(|leaf| leaf.user != user);
+        let full = kept().find(|leaf| roster.role(leaf.user) != Some(Role::Guest));
+        full.or_else(|| kept().next()).map(|leaf| leaf.user)
+    }
 }
 
 /// Whether this device can read and send.

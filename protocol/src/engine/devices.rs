@@ -68,6 +68,9 @@ impl State {
         if due > self.now_ms {
             return Ok(self.absent.contains_key(&work.id));
         }
+        if self.must_attest_first(tx, work)? {
+            return Ok(false);
+        }
         self.ask_claim(work, OWN_DEVICES, wanted, BTreeSet::new());
         Ok(false)
     }

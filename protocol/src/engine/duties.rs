@@ -5,7 +5,7 @@ use rand::RngCore as _;
 use super::EngineError;
 use super::election::{Election, turns};
 use super::outbound::Work;
-use super::rows::{self, GROUPS, INTENTS, ORDERS, OrderRow, OutboxKind, OutboxRow};
+use super::rows::{self, GROUPS, INTENTS, ORDERS, OUTBOX, OrderRow, OutboxKind, OutboxRow};
 use super::state::State;
 use crate::group::{Changes, validate};
 use crate::identity::{DeviceId, RosterSeq};
@@ -133,10 +133,33 @@ impl State {
             let kind = OutboxKind::Attestation(order);
             let outbox = OutboxRow::new(kind, None, work.row.epoch, &body);
             row.attested = true;
+            row.found = Some(self.found(work, row.rotated));
             rows::put(tx, ORDERS, rows::key(work.id, number), &row)?;
             self.submit(tx, work, &outbox)?;
         }
         Ok(settled)
+    }
+
+    /// Whether this device must still say how the group stands with regard to an order before it may add anybody: who comes
+    /// in later owes nothing for it, and nobody else may be left to say it (REQ-162).
+    pub(super) fn must_attest_first(
+        &mut self,
+        tx: &Tx<'_>,
+        work: &Work<'_>,
+    ) -> Result<bool, EngineError> {
+        let outbox = rows::of_group::<OutboxRow>(tx, OUTBOX, work.id)?;
+        let is_open = |(_, row): &(u64, OutboxRow)| {
+            matches!(row.kind, OutboxKind::Attestation(_)) && !row.acked
+        };
+        let mut owes = outbox.iter().any(is_open);
+        for (number, row) in rows::of_group::<OrderRow>(tx, ORDERS, work.id)? {
+            if !row.attested && row.seen.len() < ENOUGH_STATEMENTS {
+                let at = (work.id, RosterSeq(number));
+                self.attest_at.insert(at, self.now_ms);
+                owes = true;
+            }
+        }
+        Ok(owes)
     }
 
     /// Gives this device's leaf new keys when they are due (REQ-096).

@@ -5,11 +5,11 @@ use std::collections::BTreeSet;
 use super::restart::remember_parent;
 use super::rows::{
     self, GROUPS, GroupRow, GroupStatus, HISTORY, INTENTS, LOG_HASHES, ORDERS, OUTBOX, OrderRow,
-    OutboxKind, OutboxRow, RESYNCS,
+    OutboxKind, OutboxRow,
 };
 use super::state::{Chore, State};
 use super::warm::Warmth;
-use super::{Alarm, EngineError, Event, HistoryKind, HistoryRecord};
+use super::{Alarm, CommandError, EngineError, Event, HistoryKind, HistoryRecord};
 use crate::content::{self, Content};
 use crate::group::validate::{self, Leaf};
 use crate::group::{
@@ -555,7 +555,7 @@ impl State {
         let me = self.identity.device;
         if removes_me && !change.adds.iter().any(|leaf| leaf.device == me) {
             // Whoever took this device out did not mean to let it in anew.
-            tx.delete(RESYNCS, group.0);
+            self.fail_resync(tx, group, &CommandError::NotAMember)?;
         }
         let before = Seen::of(&state);
         remember_parent(tx, group, inbound.row, &state, committer.device)?;
@@ -606,7 +606,7 @@ impl State {
         row: &GroupRow,
     ) -> Result<(), EngineError> {
         for (number, outbox) in rows::of_group::<OutboxRow>(tx, OUTBOX, group)? {
-            if outbox.epoch <= row.epoch {
+            if outbox.epoch <= row.epoch && !outbox.is_left_from(row.epoch) {
                 self.drop_outbox(tx, group, number, &outbox)?;
             }
         }

@@ -242,7 +242,11 @@ impl State {
         // Orders since that commit are answered for here too.
         for order in self.roster.orders().iter().filter(|order| order.seq > s) {
             let key = rows::key(item.group, order.seq.0);
-            rows::put(tx, ORDERS, key, &OrderRow::default())?;
+            let owed = OrderRow {
+                existed: item.entry.fence < order.seq,
+                ..OrderRow::default()
+            };
+            rows::put(tx, ORDERS, key, &owed)?;
         }
         Ok(())
     }

@@ -92,7 +92,11 @@ impl State {
     }
 
     /// Ends the membership here, when there is nobody else: the caller drops the group's keys.
-    fn end_membership(&mut self, tx: &Tx<'_>, work: &mut Work<'_>) -> Result<(), EngineError> {
+    pub(super) fn end_membership(
+        &mut self,
+        tx: &Tx<'_>,
+        work: &mut Work<'_>,
+    ) -> Result<(), EngineError> {
         work.row.status = GroupStatus::Removed;
         rows::put(tx, GROUPS, work.id.0, work.row)?;
         self.release_candidates(tx, work.id)?;

@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::receipts::{Step, is_passing};
 use super::rows::{self, GROUPS, GroupRow, META};
 use super::state::{Chore, State};
-use super::{EngineError, Event, IntentId, Output};
+use super::{CommandError, EngineError, Event, IntentId, Output};
 use crate::group::{MlsProvider, is_allowed_suite, make_key_package};
 use crate::identity::{Epoch, GroupId, Hash, LogSeq, RosterSeq};
 use crate::store::Tx;
@@ -61,6 +62,20 @@ pub(super) enum Asked {
     OrderStatus {
         id: IntentId,
     },
+    OrderState {
+        id: IntentId,
+    },
+    FetchReceipts {
+        id: IntentId,
+    },
+    OrderProof {
+        group: GroupId,
+        order: RosterSeq,
+    },
+    PutReceipt {
+        group: GroupId,
+        order: RosterSeq,
+    },
     Resync {
         group: GroupId,
     },
@@ -101,6 +116,8 @@ pub(super) struct Link {
     pub(super) no_room: BTreeSet<GroupId>,
     /// Groups that were asked, on this connection, to let this device in anew.
     pub(super) resyncs: BTreeSet<GroupId>,
+    /// Orders of groups about which the relay was asked, or given, something on this connection.
+    pub(super) evidence: BTreeSet<(GroupId, RosterSeq, Step)>,
     pub(super) inbox_waiting: bool,
     /// The inbox waits until this group's log has been followed up to there.
     pub(super) inbox_behind: Option<(GroupId, LogSeq)>,
@@ -134,7 +151,13 @@ impl Link {
     pub(super) fn is_quiet(&self) -> bool {
         let answers = self.asked.values().all(|(asked, _)| {
             // What the device does for others, now and then, is nothing that its user waits for.
-            matches!(asked, Asked::FetchSlotless | Asked::PutCheckpoint { .. })
+            matches!(
+                asked,
+                Asked::FetchSlotless
+                    | Asked::PutCheckpoint { .. }
+                    | Asked::OrderProof { .. }
+                    | Asked::PutReceipt { .. }
+            )
         });
         self.hello && answers && !self.inbox_waiting
     }
@@ -195,7 +218,9 @@ impl State {
         self.next_request += 1;
         let id = RequestId(self.next_request);
         let timeout_ms = match asked {
-            Asked::FetchInbox | Asked::ClaimKeyPackages { .. } => LARGE_ANSWER_TIMEOUT_MS,
+            Asked::FetchInbox | Asked::ClaimKeyPackages { .. } | Asked::OrderState { .. } => {
+                LARGE_ANSWER_TIMEOUT_MS
+            }
             _ => ANSWER_TIMEOUT_MS,
         };
         link.asked.insert(id, (asked, self.now_ms + timeout_ms));
@@ -215,6 +240,7 @@ impl State {
             refused: BTreeSet::new(),
             no_room: BTreeSet::new(),
             resyncs: BTreeSet::new(),
+            evidence: BTreeSet::new(),
             inbox_waiting: false,
             inbox_behind: None,
             waiting: BTreeSet::new(),
@@ -231,8 +257,20 @@ impl State {
     }
 
     pub(super) fn handle_disconnected(&mut self, tx: &Tx<'_>) -> Result<(), EngineError> {
-        self.link = None;
+        for (asked, _) in self
+            .link
+            .take()
+            .into_iter()
+            .flat_map(|link| link.asked.into_values())
+        {
+            if let Asked::OrderStatus { id } = asked {
+                // Nobody asks this again by itself: the answer would be of another time.
+                let error = CommandError::Refused(Refusal::HelloFirst);
+                self.event(Event::Failed { id, error });
+            }
+        }
         self.was_synced = false;
+        self.collections.clear();
         self.claims.retain(|_, claim| !claim.is_asked());
         for job in &mut self.roster_jobs {
             job.in_flight = false;
@@ -380,8 +418,34 @@ impl State {
                 self.handle_inbox(tx, &items, more.into())
             }
             (Asked::Resync { group }, Response::Done) => self.handle_resync_stored(tx, group),
-            (Asked::OrderStatus { id }, Response::OrderStatus { groups }) => {
-                self.handle_order_status(tx, id, groups)
+            (
+                Asked::OrderStatus { id },
+                Response::OrderStatus {
+                    appended_at_ms,
+                    closed,
+                    groups,
+                },
+            ) => self.handle_order_status(tx, id, (appended_at_ms, closed), groups),
+            (
+                Asked::OrderState { id },
+                Response::OrderState {
+                    state,
+                    groups,
+                    attestations,
+                },
+            ) => {
+                self.handle_order_state(id, state, groups, attestations);
+                Ok(())
+            }
+            (Asked::FetchReceipts { id }, Response::Receipts { receipts, more }) => {
+                self.handle_receipts(id, &receipts, more.into());
+                Ok(())
+            }
+            (Asked::OrderProof { group, order }, Response::OrderProof { set, index, path }) => {
+                self.handle_order_proof(tx, group, order, &set, (index, &path))
+            }
+            (Asked::PutReceipt { group, order }, Response::Done) => {
+                self.handle_receipt_kept(tx, group, order)
             }
             // An answer of the wrong kind is a relay that does not speak this protocol; the connection goes on.
             _ => Ok(()),
@@ -421,7 +485,21 @@ impl State {
                 self.unsettled.insert(group);
                 Ok(())
             }
-            Asked::OrderStatus { id } => {
+            Asked::OrderProof { group, order } => {
+                self.handle_proof_refused(tx, group, order, &refusal)
+            }
+            // There are enough without this one.
+            Asked::PutReceipt { group, order } if matches!(refusal, Refusal::TooLarge { .. }) => {
+                self.handle_receipt_kept(tx, group, order)
+            }
+            Asked::PutReceipt { group, order } => {
+                if is_passing(&refusal) {
+                    self.again(group, order, Step::Receipt);
+                }
+                Ok(())
+            }
+            Asked::OrderStatus { id } | Asked::OrderState { id } | Asked::FetchReceipts { id } => {
+                self.collections.remove(&id);
                 let error = super::CommandError::Refused(refusal);
                 self.event(Event::Failed { id, error });
                 Ok(())

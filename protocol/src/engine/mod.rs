@@ -6,6 +6,8 @@
 
 mod admission;
 mod api;
+mod candidate;
+mod certificates;
 mod checkpoints;
 mod clock;
 mod devices;
@@ -20,6 +22,7 @@ mod link;
 mod outbound;
 mod policy;
 mod pursue;
+mod receipts;
 mod restart;
 mod resync;
 mod retention;
@@ -37,6 +40,7 @@ pub use api::{
     HistoryRecord, Input, IntentId, InviteLink, MemberView, OrderGroup, Output, PinChoice,
     PolicyChange, WhoMayAdd,
 };
+pub use certificates::CertificationError;
 pub use identity::{DeviceKeys, Identity, has_identity, load_identity, save_identity};
 
 use std::sync::Arc;

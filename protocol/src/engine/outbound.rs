@@ -1,5 +1,7 @@
 //! What leaves this device: duties first, then what the user wants, each written down before it is sent.
 
+use std::collections::BTreeSet;
+
 use super::inbound::roster_seq_of;
 use super::link::{Asked, CREDIT};
 use super::rows::{
@@ -100,6 +102,9 @@ impl State {
             GroupStatus::Halted(fault) if fault.stopped().is_none() => {
                 return self.pump_halted(tx, id, &mut row);
             }
+            GroupStatus::Continued(_) if row.has_lost() => {
+                return self.forget_group(tx, id);
+            }
             GroupStatus::Continued(successor) => {
                 return self.pump_continued(tx, id, *successor);
             }
@@ -189,6 +194,7 @@ impl State {
             return Ok(false);
         }
         let attested = self.attest(tx, &mut work)?;
+        self.give_receipts(tx, &work)?;
         let settled = idle && attested && self.add_own_devices(tx, &mut work)?;
         if settled && work.open == 0 {
             self.refresh(tx, &mut work)?;
@@ -250,7 +256,8 @@ impl State {
         outbox: &OutboxRow,
     ) {
         let Some(link) = &mut self.link else { return };
-        if outbox.acked || outbox.epoch != row.epoch || !link.sent.insert(outbox.record_id) {
+        let is_due = outbox.epoch == row.epoch || outbox.is_left_from(row.epoch);
+        if outbox.acked || !is_due || !link.sent.insert(outbox.record_id) {
             return;
         }
         let record = outbox.record_id;
@@ -364,11 +371,34 @@ impl State {
         }
         self.tell_appended(tx, &outbox, group, seq)?;
         outbox.acked = true;
+        if self.settle_left(tx, group, number, &outbox)? {
+            return Ok(());
+        }
         if let Some(link) = &mut self.link {
             link.sent.remove(&record);
         }
         rows::put(tx, OUTBOX, rows::key(group, number), &outbox)?;
         Ok(())
+    }
+
+    /// What was on its way when this device was let in anew is in the log, among what it missed (REQ-158); returns whether it
+    /// was that.
+    fn settle_left(
+        &mut self,
+        tx: &Tx<'_>,
+        group: GroupId,
+        number: u64,
+        outbox: &OutboxRow,
+    ) -> Result<bool, EngineError> {
+        let row = rows::load::<GroupRow>(tx, GROUPS, &group.0)?;
+        let is_left = row.is_some_and(|row| outbox.is_left_from(row.epoch) && row.resynced_ms > 0);
+        if is_left {
+            tx.delete(OUTBOX, rows::key(group, number));
+            if let Some(intent) = outbox.intent {
+                tx.delete(INTENTS, rows::key(group, intent));
+            }
+        }
+        Ok(is_left)
     }
 
     /// Tells the user, once: the answer and the record itself come in either order.
@@ -433,6 +463,11 @@ impl State {
         let Some((number, outbox)) = rows::find_outbox(tx, group, || record)? else {
             return Ok(());
         };
+        let row = rows::load::<GroupRow>(tx, GROUPS, &group.0)?;
+        if refusal != Refusal::Storage && row.is_some_and(|row| outbox.is_left_from(row.epoch)) {
+            // Not in the log, and its epoch is over.
+            return self.drop_outbox(tx, group, number, &outbox);
+        }
         match refusal {
             Refusal::Storage => {
                 // Kept, and tried again: the relay may find room.
@@ -539,12 +574,27 @@ impl State {
         access_key: &SigningKey,
     ) -> Result<bool, EngineError> {
         for (number, row) in rows::of_group::<IntentRow>(tx, INTENTS, work.id)? {
-            if !row.in_flight {
-                self.fail_intent(tx, work.id, number, CommandError::GroupClosed);
+            match row.intent {
+                Intent::Leave { told: true } => tx.delete(INTENTS, rows::key(work.id, number)),
+                _ if row.in_flight => {}
+                _ => self.fail_intent(tx, work.id, number, CommandError::GroupClosed),
             }
+        }
+        self.fail_resync(tx, work.id, &CommandError::GroupClosed)?;
+        if self.restart_row(tx, work.id)?.is_some_and(|r| !r.submitted) {
+            self.fail_restart(tx, work.id, &CommandError::GroupClosed)?;
         }
         let outbox = self.send_outbox(tx, work.id, work.row, Some(access_key))?;
         Ok(outbox.is_empty())
+    }
+
+    /// The messages that the relay has acknowledged and the log has not brought yet.
+    fn said(&self, tx: &Tx<'_>, group: GroupId) -> Result<BTreeSet<u64>, EngineError> {
+        let rows = rows::of_group::<OutboxRow>(tx, OUTBOX, group)?;
+        let said = rows
+            .into_iter()
+            .filter(|(_, row)| row.acked && row.kind == OutboxKind::Message);
+        Ok(said.filter_map(|(_, row)| row.intent).collect())
     }
 
     /// Nothing that is wanted of this group can be done any more.
@@ -554,19 +604,24 @@ impl State {
         group: GroupId,
         error: &CommandError,
     ) -> Result<(), EngineError> {
+        let said = self.said(tx, group)?;
         for (number, row) in rows::of_group::<IntentRow>(tx, INTENTS, group)? {
             match (row.intent, error) {
                 (Intent::Leave { told }, CommandError::NotAMember) => {
                     tx.delete(INTENTS, rows::key(group, number));
                     self.finish_leave(number, told);
                 }
+                (Intent::Leave { told: true }, _) => tx.delete(INTENTS, rows::key(group, number)),
+                // The user was told that it is in the log.
+                _ if said.contains(&number) => tx.delete(INTENTS, rows::key(group, number)),
                 _ => self.fail_intent(tx, group, number, error.clone()),
             }
         }
         for (number, _) in rows::of_group::<OutboxRow>(tx, OUTBOX, group)? {
             tx.delete(OUTBOX, rows::key(group, number));
         }
-        Ok(())
+        self.fail_restart(tx, group, error)?;
+        self.fail_resync(tx, group, error)
     }
 }
 

@@ -117,6 +117,9 @@ impl State {
             self.claims.remove(&work.id);
             return Ok(false);
         }
+        if self.must_attest_first(tx, work)? {
+            return Ok(true);
+        }
         match self.claims.get_mut(&work.id) {
             Some(claim) if claim.intent == number => match claim.packages.take() {
                 None => {

@@ -2,6 +2,8 @@
 //!
 //! This module must never give up a message: what was intended for the group that ends is intended for its successor.
 
+use std::collections::BTreeSet;
+
 use rand::RngCore as _;
 
 use super::election::{Election, turns};
@@ -25,7 +27,7 @@ pub(super) const CONFIRMATION_MS: u64 = 2_000;
 /// How much later each next of those who may restart tries it, ms.
 const TURN_MS: u64 = 800;
 /// How long after a restart that came to nothing another is tried, ms.
-const RETRY_MS: u64 = 2_000;
+pub(super) const RETRY_MS: u64 = 2_000;
 /// Members without a say that a device remembers of the epoch before.
 const MAX_REMEMBERED: usize = 16;
 
@@ -112,7 +114,7 @@ impl State {
     }
 
     /// Nothing is due in this group any more.
-    fn forget_timers(&mut self, group: GroupId) {
+    pub(super) fn forget_timers(&mut self, group: GroupId) {
         for timers in [&mut self.duties, &mut self.refresh_at, &mut self.restart_at] {
             timers.remove(&group);
         }
@@ -138,13 +140,13 @@ impl State {
             _ => return Ok(Err(row.closed().unwrap_or(CommandError::ContinuedWithout))),
         };
         let state = self.take_group(tx, group)?;
-        let is_admin = state.policy().is_admin(self.identity.user);
+        let may = self.may_continue(&state);
         self.groups.insert(group, state);
-        if !is_admin {
+        if !may {
             return Ok(Err(CommandError::NotGroupAdmin));
         }
         let mut restart = self.restart_row(tx, group)?.unwrap_or_default();
-        restart.intent = Some(id.0);
+        restart.intents.push(id.0);
         rows::put(tx, RESTARTS, group.0, &restart)?;
         if is_stopped {
             self.restart_stopped(tx, group, row, restart)?;
@@ -170,11 +172,16 @@ impl State {
         self.continue_in(tx, group, &mut row, successor, reason)
     }
 
-    fn restart_row(&self, tx: &Tx<'_>, group: GroupId) -> Result<Option<RestartRow>, EngineError> {
+    pub(super) fn restart_row(
+        &self,
+        tx: &Tx<'_>,
+        group: GroupId,
+    ) -> Result<Option<RestartRow>, EngineError> {
         rows::load(tx, RESTARTS, &group.0)
     }
 
-    /// The newest group of the conversation that this device is in, from this one on.
+    /// The newest group of the conversation that this device is in, from this one on; none if the groups name each other in
+    /// a circle, as only somebody who lies can make them.
     pub(super) fn newest_of(
         &self,
         tx: &Tx<'_>,
@@ -184,8 +191,11 @@ impl State {
             return Ok(None);
         };
         let mut newest = (group, row);
-        // A chain of groups has no circle: each names its predecessor at its creation.
+        let mut met = BTreeSet::from([group]);
         while let GroupStatus::Continued(successor) = newest.1.status {
+            if !met.insert(successor) {
+                return Ok(None);
+            }
             match rows::load::<GroupRow>(tx, GROUPS, &successor.0)? {
                 Some(row) => newest = (successor, row),
                 None => break,
@@ -203,6 +213,20 @@ impl State {
         let Some(restart) = self.restart_row(tx, work.id)? else {
             return Ok(false);
         };
+        if restart.leads_back(work.row) {
+            self.lead_back(tx, work, restart)?;
+            return Ok(true);
+        }
+        if !self.may_continue(work.group) {
+            // The right to it was lost while it was under way.
+            self.fail_restart(tx, work.id, &CommandError::NotGroupAdmin)?;
+            return Ok(false);
+        }
+        if restart.intents.is_empty() {
+            // What called for it is mended.
+            self.give_up_successor(tx, work.id)?;
+            return Ok(false);
+        }
         self.advance_restart(
             tx,
             work.id,
@@ -212,6 +236,14 @@ impl State {
             RestartCause::Requested,
         )?;
         Ok(true)
+    }
+
+    /// Whether this device may end an intact group for another: others judge it by the same rule (REQ-152).
+    fn may_continue(&self, group: &Group) -> bool {
+        let head = self.roster.head().seq;
+        let members = members_of(group.leaves());
+        let able = validate::restarters(&self.roster, head, &members, &group.policy().admins, None);
+        able.contains(&self.identity.device)
     }
 
     /// A halted group: waits for the Restart of somebody who may, and makes one when it is this device's turn.
@@ -226,6 +258,10 @@ impl State {
         let GroupStatus::Halted(fault) = row.status.clone() else {
             return Ok(());
         };
+        if row.is_candidate && self.restart_row(tx, id)?.is_some_and(|r| r.leads_back(row)) {
+            // It has lost, and now it leads nowhere: nobody else is in it for good.
+            return self.forget_group(tx, id);
+        }
         match self.online() {
             Some(link) if link.need_roster.max(link.relay_head) <= head => {}
             _ => return Ok(()),
@@ -343,14 +379,49 @@ impl State {
             return rows::put(tx, RESTARTS, id.0, &restart);
         };
         match rows::load::<GroupRow>(tx, GROUPS, &successor.0)?.map(|row| row.status) {
-            Some(GroupStatus::Active) => {}
+            Some(GroupStatus::Active) if self.continues(tx, successor, id, row)? => {}
             Some(GroupStatus::Creating) => return Ok(()),
-            // It came to nothing; another one is made later.
+            // It came to nothing, or was made of an epoch that is over; another one is made.
             _ => return self.give_up_successor(tx, id),
         }
         if tx.get(INTENTS, &rows::key(successor, filling))?.is_some() {
             return Ok(());
         }
+        self.submit_restart(tx, id, row, restart, cause)?;
+        self.send_outbox(tx, id, row, Some(&access_key)).map(drop)
+    }
+
+    /// Whether a successor was made of a group's present epoch: whoever was taken out since then must not come back in it.
+    fn continues(
+        &mut self,
+        tx: &Tx<'_>,
+        successor: GroupId,
+        id: GroupId,
+        row: &GroupRow,
+    ) -> Result<bool, EngineError> {
+        let state = self.take_group(tx, successor)?;
+        let present = Predecessor {
+            group: id,
+            epoch: row.epoch,
+            entry_hash: row.entry_hash,
+        };
+        let continues = state.policy().predecessor == Some(present);
+        self.groups.insert(successor, state);
+        Ok(continues)
+    }
+
+    /// Writes down the Restart that names the group of `restart`.
+    pub(super) fn submit_restart(
+        &mut self,
+        tx: &Tx<'_>,
+        id: GroupId,
+        row: &GroupRow,
+        mut restart: RestartRow,
+        cause: RestartCause,
+    ) -> Result<(), EngineError> {
+        let Some((successor, _)) = restart.successor else {
+            return Ok(());
+        };
         restart.submitted = true;
         rows::put(tx, RESTARTS, id.0, &restart)?;
         let head = self.roster.head();
@@ -366,8 +437,7 @@ impl State {
         };
         let body = RecordBody::Restart(Restart::sign(statement, &self.identity.mls));
         let outbox = OutboxRow::new(OutboxKind::Restart, None, row.epoch, &body);
-        self.put_outbox(tx, id, &outbox)?;
-        self.send_outbox(tx, id, row, Some(&access_key)).map(drop)
+        self.put_outbox(tx, id, &outbox)
     }
 
     /// Makes the successor: the same policy, everybody but the culprit (REQ-153). Returns it and the intent that fills it.
@@ -443,37 +513,21 @@ impl State {
             refusal,
             Refusal::WrongEpoch { .. } | Refusal::GroupRestarted { .. }
         );
-        if !lost
-            && let Some(restart) = self.restart_row(tx, group)?
-            && let Some(id) = restart.intent.map(IntentId)
+        let row = rows::load::<GroupRow>(tx, GROUPS, &group.0)?;
+        let restart = self.restart_row(tx, group)?;
+        if let (Some(row), Some(restart)) = (row, restart)
+            && restart.leads_back(&row)
         {
-            tx.delete(RESTARTS, group.0);
-            let error = CommandError::Refused(refusal.clone());
-            self.event(Event::Failed { id, error });
+            return if lost {
+                Ok(())
+            } else {
+                self.forget_group(tx, group)
+            };
+        }
+        if !lost {
+            return self.fail_restart(tx, group, &CommandError::Refused(refusal.clone()));
         }
         self.give_up_successor(tx, group)
-    }
-
-    /// Forgets the successor that was made here; the wish for one stays.
-    fn give_up_successor(&mut self, tx: &Tx<'_>, group: GroupId) -> Result<(), EngineError> {
-        self.drop_candidates(tx, group, None)?;
-        self.restart_at.insert(group, self.now_ms + RETRY_MS);
-        match self.restart_row(tx, group)? {
-            Some(RestartRow {
-                intent: Some(intent),
-                ..
-            }) => {
-                let restart = RestartRow {
-                    intent: Some(intent),
-                    ..RestartRow::default()
-                };
-                rows::put(tx, RESTARTS, group.0, &restart)
-            }
-            _ => {
-                tx.delete(RESTARTS, group.0);
-                Ok(())
-            }
-        }
     }
 
     /// Others have gone on from what this device does not follow (REQ-154).
@@ -511,6 +565,7 @@ impl State {
         let restarter = known.ok_or_else(|| refused(Violation::BadRestart))?;
         if said.group != inbound.group
             || said.parent_epoch != inbound.record.epoch
+            || said.successor == inbound.group
             || said.roster_seq < inbound.record.fence
             || !self.is_on_chain(said.roster_seq, said.roster_hash)
             || restart.verify(&restarter.mls_signature_key).is_err()
@@ -529,8 +584,10 @@ impl State {
             successor: said.successor,
             reason,
         };
-        inbound.history(tx, who, kind)?;
         self.end_in(tx, inbound.group, inbound.row, said.successor)?;
+        if !inbound.row.has_lost() {
+            inbound.history(tx, who, kind)?;
+        }
         Ok(())
     }
 
@@ -584,25 +641,38 @@ impl State {
             self.drop_outbox(tx, group, number, &outbox)?;
         }
         row.status = GroupStatus::Continued(successor);
-        let intent = self.restart_row(tx, group)?.and_then(|r| r.intent);
+        let restart = self.restart_row(tx, group)?.unwrap_or_default();
+        self.drop_candidates(tx, group, Some(successor))?;
         tx.delete(RESTARTS, group.0);
         tx.delete(PARENTS, group.0);
         let crypto = self.crypto.clone();
         let state = self.take_group(tx, group)?;
         state.delete(&MlsProvider::new(&crypto, tx))?;
         self.forget_timers(group);
-        self.event(Event::GroupContinued {
-            id: intent.map(IntentId),
-            group,
-            successor,
-        });
-        self.drop_candidates(tx, group, Some(successor))?;
-        self.promote(tx, successor)?;
+        // To be let in anew is of no use any more.
+        self.end_resync(tx, group)?;
+        if !row.has_lost() {
+            self.tell_continued(&restart, group, successor);
+        }
+        self.promote(tx, group, successor)?;
         self.dirty.insert(group);
         if let Some(link) = &mut self.link {
             link.inbox_waiting = true;
         }
         Ok(())
+    }
+
+    /// Tells the user, and each command that asked for it.
+    fn tell_continued(&mut self, restart: &RestartRow, group: GroupId, successor: GroupId) {
+        let asked = restart.intents.iter().map(|id| Some(IntentId(*id)));
+        let nobody = restart.intents.is_empty().then_some(None);
+        for id in asked.chain(nobody) {
+            self.event(Event::GroupContinued {
+                id,
+                group,
+                successor,
+            });
+        }
     }
 
     /// Ends a group without a record that says so.
@@ -630,75 +700,6 @@ impl State {
         Ok(())
     }
 
-    /// The predecessor's log has named this group: from now on it is shown.
-    fn promote(&mut self, tx: &Tx<'_>, successor: GroupId) -> Result<(), EngineError> {
-        let Some(mut row) = rows::load::<GroupRow>(tx, GROUPS, &successor.0)? else {
-            return Ok(());
-        };
-        if row.is_candidate {
-            row.is_candidate = false;
-            rows::put(tx, GROUPS, successor.0, &row)?;
-            self.event(Event::Joined { group: successor });
-        }
-        self.dirty.insert(successor);
-        Ok(())
-    }
-
-    /// Whoever is out of a group never reads what its log names: what says that it continues it is a group like others.
-    pub(super) fn release_candidates(
-        &mut self,
-        tx: &Tx<'_>,
-        group: GroupId,
-    ) -> Result<(), EngineError> {
-        for id in self.group_ids(tx)? {
-            let row = rows::load::<GroupRow>(tx, GROUPS, &id.0)?;
-            if row.is_some_and(|row| row.is_candidate && row.predecessor == Some(group)) {
-                self.promote(tx, id)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Forgets the groups that wanted to continue this one, but for the one that does.
-    fn drop_candidates(
-        &mut self,
-        tx: &Tx<'_>,
-        group: GroupId,
-        but: Option<GroupId>,
-    ) -> Result<(), EngineError> {
-        for id in self.group_ids(tx)? {
-            let Some(row) = rows::load::<GroupRow>(tx, GROUPS, &id.0)? else {
-                continue;
-            };
-            if row.is_candidate && row.predecessor == Some(group) && Some(id) != but {
-                self.forget_group(tx, id)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn forget_group(&mut self, tx: &Tx<'_>, id: GroupId) -> Result<(), EngineError> {
-        let crypto = self.crypto.clone();
-        let state = self.take_group(tx, id)?;
-        state.delete(&MlsProvider::new(&crypto, tx))?;
-        for space in [
-            INTENTS,
-            OUTBOX,
-            PARENTS,
-            rows::HISTORY,
-            rows::ORDERS,
-            rows::LOG_HASHES,
-            GROUPS,
-        ] {
-            for (key, _) in tx.scan(space, &id.0)? {
-                tx.delete(space, key);
-            }
-        }
-        self.forget_timers(id);
-        self.unsettled.remove(&id);
-        Ok(())
-    }
-
     /// A group that goes on elsewhere: what is still wanted of it moves there.
     pub(super) fn pump_continued(
         &mut self,
@@ -712,15 +713,18 @@ impl State {
             return Ok(());
         }
         if rows::load::<GroupRow>(tx, GROUPS, &successor.0)?.is_some() {
+            let Some((newest, _)) = self.newest_of(tx, successor)? else {
+                return self.fail_intents(tx, id, &CommandError::ContinuedWithout);
+            };
             for (number, row) in wanted {
                 tx.delete(INTENTS, rows::key(id, number));
                 let row = IntentRow {
                     in_flight: false,
                     ..row
                 };
-                rows::put(tx, INTENTS, rows::key(successor, number), &row)?;
+                rows::put(tx, INTENTS, rows::key(newest, number), &row)?;
             }
-            self.dirty.insert(successor);
+            self.dirty.insert(newest);
             return Ok(());
         }
         // The Welcome was in the inbox before the Restart was in the log: an empty inbox means that there is none.

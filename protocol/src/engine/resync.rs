@@ -50,11 +50,18 @@ impl State {
             GroupStatus::Active | GroupStatus::Halted(_) | GroupStatus::Stopped(_) => {}
             _ => return Ok(Err(row.closed().unwrap_or(CommandError::ContinuedWithout))),
         }
-        self.ask_resync(tx, group, &mut row)?;
+        if resync_row(tx, group)?.is_none() {
+            self.ask_resync(tx, group, &mut row)?;
+        }
+        // A question that is open already is put once more: with another one, an answer to it would not be taken.
         if let Some(mut asked) = resync_row(tx, group)? {
-            asked.intent = Some(id.0);
+            asked.intents.push(id.0);
             rows::put(tx, RESYNCS, group.0, &asked)?;
         }
+        if let Some(link) = &mut self.link {
+            link.resyncs.remove(&group);
+        }
+        self.dirty.insert(group);
         Ok(Ok(()))
     }
 
@@ -79,7 +86,7 @@ impl State {
         let asked = ResyncRow {
             asked_at_ms,
             key_package,
-            intent: before.and_then(|b| b.intent),
+            intents: before.map(|b| b.intents).unwrap_or_default(),
         };
         rows::put(tx, RESYNCS, group.0, &asked)?;
         row.resynced_ms = asked_at_ms;
@@ -122,11 +129,44 @@ impl State {
         tx: &Tx<'_>,
         group: GroupId,
     ) -> Result<(), EngineError> {
-        if let Some(mut asked) = resync_row(tx, group)?
-            && let Some(id) = asked.intent.take().map(IntentId)
-        {
-            rows::put(tx, RESYNCS, group.0, &asked)?;
+        if let Some(mut asked) = resync_row(tx, group)? {
+            let answered = std::mem::take(&mut asked.intents);
+            if !answered.is_empty() {
+                rows::put(tx, RESYNCS, group.0, &asked)?;
+            }
+            self.tell_resynced(answered);
+        }
+        Ok(())
+    }
+
+    fn tell_resynced(&mut self, intents: Vec<u64>) {
+        for id in intents.into_iter().map(IntentId) {
             self.event(Event::Done { id });
+        }
+    }
+
+    /// The question has no use any more: it is answered, or the group has ended.
+    pub(super) fn end_resync(&mut self, tx: &Tx<'_>, group: GroupId) -> Result<(), EngineError> {
+        if let Some(asked) = resync_row(tx, group)? {
+            tx.delete(RESYNCS, group.0);
+            self.tell_resynced(asked.intents);
+        }
+        Ok(())
+    }
+
+    /// The device will not be let in anew: whoever asked for it is told why.
+    pub(super) fn fail_resync(
+        &mut self,
+        tx: &Tx<'_>,
+        group: GroupId,
+        error: &CommandError,
+    ) -> Result<(), EngineError> {
+        if let Some(asked) = resync_row(tx, group)? {
+            tx.delete(RESYNCS, group.0);
+            for id in asked.intents.into_iter().map(IntentId) {
+                let error = error.clone();
+                self.event(Event::Failed { id, error });
+            }
         }
         Ok(())
     }
@@ -273,14 +313,20 @@ impl State {
         policy: &GroupPolicy,
     ) -> Result<HistoryKind, EngineError> {
         let group = item.group;
-        tx.delete(RESYNCS, group.0);
+        self.end_resync(tx, group)?;
         for (number, outbox) in rows::of_group::<OutboxRow>(tx, OUTBOX, group)? {
+            let is_message = outbox.kind == OutboxKind::Message;
+            if is_message && !outbox.acked {
+                // It may be in the log, among what was missed: the relay is asked before it is said anew.
+                if let Some(link) = &mut self.link {
+                    link.sent.remove(&outbox.record_id);
+                }
+                continue;
+            }
             tx.delete(OUTBOX, rows::key(group, number));
             match outbox.intent {
                 // The relay has it in the log, where the others have read it.
-                Some(intent) if outbox.acked && outbox.kind == OutboxKind::Message => {
-                    tx.delete(INTENTS, rows::key(group, intent));
-                }
+                Some(intent) if is_message => tx.delete(INTENTS, rows::key(group, intent)),
                 Some(intent) => self.set_in_flight(tx, group, intent, false)?,
                 None => {}
             }

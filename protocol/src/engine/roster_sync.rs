@@ -6,7 +6,7 @@ use super::link::Asked;
 use super::rows::{self, GROUPS, GroupRow, GroupStatus, META, ORDERS, OrderRow, ROSTER};
 use super::state::State;
 use super::{Alarm, CommandError, EngineError, Event, IntentId, OrderGroup};
-use crate::identity::{Hash, RosterSeq};
+use crate::identity::{Hash, LogSeq, RosterSeq};
 use crate::roster::{Order, RosterError, SignedEntry};
 use crate::store::Tx;
 use crate::wire::{GroupStatus as WireGroupStatus, OrderPosition, Refusal, Request, RosterHead};
@@ -149,14 +149,13 @@ impl State {
             let row: Option<GroupRow> = rows::load(tx, GROUPS, &group.0)?;
             // A group of our own may be older than the order even if its acknowledgement is not here yet.
             let lives =
-                |row: GroupRow| matches!(row.status, GroupStatus::Active | GroupStatus::Creating);
-            if row.is_some_and(lives) {
-                rows::put(
-                    tx,
-                    ORDERS,
-                    rows::key(group, order.seq.0),
-                    &OrderRow::default(),
-                )?;
+                |row: &GroupRow| matches!(row.status, GroupStatus::Active | GroupStatus::Creating);
+            if let Some(row) = row.filter(lives) {
+                let owed = OrderRow {
+                    existed: row.cursor > LogSeq(0) && row.fence < order.seq,
+                    ..OrderRow::default()
+                };
+                rows::put(tx, ORDERS, rows::key(group, order.seq.0), &owed)?;
             }
         }
         Ok(())
@@ -175,6 +174,7 @@ impl State {
         &mut self,
         tx: &Tx<'_>,
         id: IntentId,
+        (appended_at_ms, closed): (u64, u32),
         groups: Vec<WireGroupStatus>,
     ) -> Result<(), EngineError> {
         let groups = groups
@@ -187,10 +187,17 @@ impl State {
                     state: status.state,
                     attested_by: status.attested_by,
                     at_ms: status.at_ms,
+                    rotated_at_ms: status.rotated_at_ms,
+                    confirmed_at_ms: status.confirmed_at_ms,
                 })
             })
             .collect::<Result<_, EngineError>>()?;
-        self.event(Event::OrderStatus { id, groups });
+        self.event(Event::OrderStatus {
+            id,
+            appended_at_ms,
+            closed,
+            groups,
+        });
         Ok(())
     }
 

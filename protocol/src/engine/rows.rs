@@ -41,6 +41,9 @@ pub(super) const RESTARTS: Space = Space(0x2E);
 /// [`ResyncRow`]; by group.
 pub(super) const RESYNCS: Space = Space(0x2F);
 
+/// The root of the set that the relay has shown for an order (REQ-172); by order.
+pub(super) const ORDER_SETS: Space = Space(0x30);
+
 /// Intents with numbers from here on are the engine's own: nobody is told of them.
 pub(super) const INTERNAL: u64 = 1 << 63;
 
@@ -117,16 +120,17 @@ pub(super) struct ResyncRow {
     pub(super) asked_at_ms: u64,
     #[serde(with = "serde_bytes")]
     pub(super) key_package: Vec<u8>,
-    /// The command that it answers, until the relay has the question.
-    pub(super) intent: Option<u64>,
+    /// The commands that it answers, until the relay has the question.
+    pub(super) intents: Vec<u64>,
 }
 
 /// A successor that this device makes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct RestartRow {
-    /// The command that it answers.
-    pub(super) intent: Option<u64>,
-    /// The successor, once it is made, and the intent that fills it.
+    /// The commands that it answers.
+    pub(super) intents: Vec<u64>,
+    /// The group to be named, and the intent that fills it: a successor, once it is made; in a successor that has lost,
+    /// its predecessor (REQ-161).
     pub(super) successor: Option<(GroupId, u64)>,
     /// The Restart is on its way or in the log.
     pub(super) submitted: bool,
@@ -242,6 +246,11 @@ impl OutboxRow {
             acked: false,
         }
     }
+
+    /// Whether it was left over from an epoch before this one, without an answer, by a resync.
+    pub(super) fn is_left_from(&self, epoch: Epoch) -> bool {
+        self.kind == OutboxKind::Message && self.epoch < epoch
+    }
 }
 
 /// The outbox row that holds a record, and its number; the record is hashed only if there is any row.
@@ -296,6 +305,28 @@ pub(super) struct OrderRow {
     pub(super) attested: bool,
     /// Users other than ours whose devices have attested.
     pub(super) seen: BTreeSet<UserId>,
+    /// The group's log had a record from before the order: the relay's set must hold it (REQ-172).
+    pub(super) existed: bool,
+    /// The root of the set that was proven to hold it.
+    pub(super) proven: Option<Hash>,
+    /// What this device has found when it attested, for its receipt.
+    pub(super) found: Option<FoundRow>,
+    /// The relay has the receipt, or enough others.
+    pub(super) receipted: bool,
+}
+
+/// A group's state when this device attested (REQ-174).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct FoundRow {
+    pub(super) epoch: Epoch,
+    pub(super) entry_hash: Hash,
+    #[serde(with = "serde_bytes")]
+    pub(super) tree_hash: Vec<u8>,
+    #[serde(with = "serde_bytes")]
+    pub(super) transcript_hash: Vec<u8>,
+    pub(super) rotated: bool,
+    /// The device's clock, ms since 1970.
+    pub(super) at_ms: u64,
 }
 
 /// A roster change that must survive a crash, with what was signed for it (REQ-108).

@@ -21,6 +21,7 @@ use super::{
     Alarm, Command, CommandError, CommandKind, EngineError, Event, Identity, Input, IntentId,
     Output,
 };
+use crate::certificate::Evidence;
 use crate::content;
 use crate::group::{Group, GroupPolicy, Me, MlsProvider};
 use crate::identity::{DeviceId, Epoch, GroupId, Hash, RosterSeq, UserId};
@@ -82,6 +83,8 @@ pub(super) struct State {
     pub(super) restart_at: BTreeMap<GroupId, u64>,
     /// Who asks which group to be let in anew: the KeyPackage, and when this device answers, ms since 1970.
     pub(super) resyncs_asked: BTreeMap<(GroupId, DeviceId), (Vec<u8>, Option<u64>)>,
+    /// Evidence about orders that is being collected.
+    pub(super) collections: BTreeMap<IntentId, Evidence>,
     /// When refused submissions are tried again, ms since 1970.
     pub(super) retry_at: Option<u64>,
     /// The newest Welcome that was dealt with.
@@ -135,6 +138,7 @@ impl State {
             unsettled: BTreeSet::new(),
             restart_at: BTreeMap::new(),
             resyncs_asked: BTreeMap::new(),
+            collections: BTreeMap::new(),
             retry_at: None,
             inbox_cursor: 0,
             next_intent: 0,
@@ -441,6 +445,7 @@ impl State {
             CommandKind::RestartGroup { group } => return self.command_restart(tx, id, group),
             CommandKind::ResyncGroup { group } => return self.command_resync(tx, id, group),
             CommandKind::OrderStatus { order } => self.ask_order_status(id, order),
+            CommandKind::CollectEvidence { order } => self.collect_evidence(id, order),
             roster => return self.roster_command(tx, id, roster),
         }
         Ok(Ok(()))

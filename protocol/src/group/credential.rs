@@ -27,7 +27,13 @@ impl DeviceCredential {
     #[must_use]
     pub fn read(credential: &Credential) -> Option<Self> {
         let basic = BasicCredential::try_from(credential.clone()).ok()?;
-        let this: Self = decode(basic.identity()).ok()?;
+        Self::parse(basic.identity())
+    }
+
+    /// Reads the identity of a basic credential; `None` when it is not of this form.
+    #[must_use]
+    pub fn parse(identity: &[u8]) -> Option<Self> {
+        let this: Self = decode(identity).ok()?;
         (this.version == CREDENTIAL_VERSION).then_some(this)
     }
 }

@@ -343,6 +343,25 @@ impl Group {
         self.mls.epoch_authenticator().as_slice().to_vec()
     }
 
+    /// The GroupContext's tree_hash and confirmed_transcript_hash (RFC 9420, section 8.1), which a receipt names (REQ-174).
+    #[must_use]
+    pub fn context_hashes(&self) -> (Vec<u8>, Vec<u8>) {
+        let context = self.mls.public_group().group_context();
+        let transcript = context.confirmed_transcript_hash();
+        (context.tree_hash().to_vec(), transcript.to_vec())
+    }
+
+    /// The whole ratchet tree, as an MLS ratchet_tree extension holds it: for an auditor (REQ-177).
+    ///
+    /// # Errors
+    /// [`GroupError::Mls`].
+    pub fn ratchet_tree(&self) -> Result<Vec<u8>, GroupError> {
+        self.mls
+            .export_ratchet_tree()
+            .tls_serialize_detached()
+            .map_err(|_| GroupError::Mls("export the tree"))
+    }
+
     /// The epoch's access key (REQ-050).
     ///
     /// # Errors

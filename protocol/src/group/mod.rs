@@ -12,6 +12,7 @@ mod mls;
 mod policy;
 mod resync;
 pub mod storage;
+mod tree;
 pub mod validate;
 
 pub use credential::{CREDENTIAL_VERSION, DeviceCredential};
@@ -27,6 +28,7 @@ pub use policy::{
 };
 pub use resync::{RESYNC_EXTENSION, Resync};
 pub use storage::MlsProvider;
+pub use tree::ReadTree;
 pub use validate::Violation;
 
 use openmls::prelude::{Capabilities, Ciphersuite, CredentialType, ExtensionType};

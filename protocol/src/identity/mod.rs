@@ -17,7 +17,8 @@ pub use invitation::{
 };
 pub use keys::{KeyError, PublicKey, SealPublicKey, SealSecret, Signature, SigningKey};
 pub use seal::{
-    DirectoryKey, SealError, SealedProfile, Slot, WRAPPED_KEY_BYTES, open_slot, seal_slot,
+    DirectoryKey, SealError, Sealed, SealedProfile, Slot, WRAPPED_KEY_BYTES, open_sealed,
+    open_slot, seal_slot, seal_to,
 };
 
 use sha2::{Digest, Sha256};

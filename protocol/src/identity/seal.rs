@@ -253,24 +253,13 @@ pub fn seal_slot(
     generation: RosterSeq,
     key: &DirectoryKey,
 ) -> Result<Slot, SealError> {
-    let to = to.x25519().map_err(|_| SealError::BadKey)?;
-    let (enc, ciphertext) = hpke()
-        .seal(
-            &HpkePublicKey::new(to.as_bytes().to_vec()),
-            &slot_info(org, device, generation),
-            &[],
-            &key.0,
-            None,
-            None,
-            None,
-        )
-        .map_err(|_| SealError::BadKey)?;
+    let sealed = seal_to(to, &slot_info(org, device, generation), &key.0)?;
     Ok(Slot {
         device,
         filler,
         generation,
-        enc: enc.into(),
-        ciphertext: ciphertext.into(),
+        enc: sealed.enc,
+        ciphertext: sealed.ciphertext,
     })
 }
 
@@ -284,20 +273,88 @@ pub fn open_slot(
     secret: &SealSecret,
     commitment: Hash,
 ) -> Result<DirectoryKey, SealError> {
-    let opened = hpke()
-        .open(
-            slot.enc.as_slice(),
-            &HpkePrivateKey::new(secret.x25519().to_bytes().to_vec()),
-            &slot_info(org, slot.device, slot.generation),
+    let info = slot_info(org, slot.device, slot.generation);
+    let opened = open_hpke(secret, &info, &slot.enc, &slot.ciphertext)?;
+    DirectoryKey::committed(&opened, commitment)
+}
+
+/// Something sealed to one device by HPKE (RFC 9180), in the mode and suite of REQ-031.
+#[derive(Clone, Debug, PartialEq, Eq, TlsSerialize, TlsDeserialize, TlsSize)]
+pub struct Sealed {
+    /// HPKE's encapsulated key.
+    pub enc: VLByteVec,
+    /// HPKE's ciphertext.
+    pub ciphertext: VLByteVec,
+}
+
+impl Sealed {
+    /// Both parts together, bytes.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.enc.as_slice().len() + self.ciphertext.as_slice().len()
+    }
+
+    /// Whether there is nothing in it.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// Seals to a device; `info` says what it is for, and must be the same when it is opened.
+///
+/// # Errors
+/// [`SealError::BadKey`].
+pub fn seal_to(to: SealPublicKey, info: &[u8], plain: &[u8]) -> Result<Sealed, SealError> {
+    let to = to.x25519().map_err(|_| SealError::BadKey)?;
+    let (enc, ciphertext) = hpke()
+        .seal(
+            &HpkePublicKey::new(to.as_bytes().to_vec()),
+            info,
             &[],
-            slot.ciphertext.as_slice(),
+            plain,
+            None,
+            None,
+            None,
+        )
+        .map_err(|_| SealError::BadKey)?;
+    Ok(Sealed {
+        enc: enc.into(),
+        ciphertext: ciphertext.into(),
+    })
+}
+
+/// Opens what was sealed to this device for `info`.
+///
+/// # Errors
+/// [`SealError::DoesNotOpen`].
+pub fn open_sealed(
+    secret: &SealSecret,
+    info: &[u8],
+    sealed: &Sealed,
+) -> Result<Zeroizing<Vec<u8>>, SealError> {
+    open_hpke(secret, info, &sealed.enc, &sealed.ciphertext)
+}
+
+fn open_hpke(
+    secret: &SealSecret,
+    info: &[u8],
+    enc: &VLByteVec,
+    ciphertext: &VLByteVec,
+) -> Result<Zeroizing<Vec<u8>>, SealError> {
+    hpke()
+        .open(
+            enc.as_slice(),
+            &HpkePrivateKey::new(secret.x25519().to_bytes().to_vec()),
+            info,
+            &[],
+            ciphertext.as_slice(),
             None,
             None,
             None,
         )
         .map(Zeroizing::new)
-        .map_err(|_| SealError::DoesNotOpen)?;
-    DirectoryKey::committed(&opened, commitment)
+        .map_err(|_| SealError::DoesNotOpen)
 }
 
 #[cfg(test)]

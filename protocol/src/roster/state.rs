@@ -284,6 +284,27 @@ impl Roster {
         Ok(applied)
     }
 
+    /// Takes the place of an entry of which only the hash is known: what it changed stays unknown (REQ-176).
+    ///
+    /// Only for judging an excerpt. What follows is checked by every rule, on what is known. The first entry cannot be
+    /// passed over, since it names the root key.
+    ///
+    /// # Errors
+    /// [`RosterError::GenesisShape`] in place of the first entry.
+    pub fn pass_over(&mut self, hash: Hash) -> Result<(), RosterError> {
+        if self.hashes.is_empty() {
+            return Err(RosterError::GenesisShape);
+        }
+        self.hashes.push(hash);
+        Ok(())
+    }
+
+    /// The hashes of all entries, in order.
+    #[must_use]
+    pub fn hashes(&self) -> &[Hash] {
+        &self.hashes
+    }
+
     /// The organisation.
     #[must_use]
     pub fn org(&self) -> OrgId {

@@ -54,3 +54,11 @@ pub const CHECKPOINT_EVERY_MS: u64 = 10 * 60 * 1_000;
 pub const CHECKPOINT_GAP_MS: u64 = 60 * 1_000;
 /// Checkpoints in one answer.
 pub const MAX_CHECKPOINTS: usize = 64;
+/// Attestations that a group's row in an order's state holds, the first of the log (REQ-173).
+pub const MAX_ATTESTED: usize = 8;
+/// Receipts that the relay keeps for one order and group, the first that come (REQ-175).
+pub const MAX_RECEIPTS: usize = 8;
+/// Recipients of one receipt (REQ-175).
+pub const MAX_RECEIPT_COPIES: usize = 16;
+/// A receipt as it is sealed for one recipient.
+pub const MAX_RECEIPT_BYTES: usize = 1_024;

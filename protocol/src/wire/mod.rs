@@ -8,16 +8,24 @@ mod close;
 mod frame;
 pub mod limits;
 pub mod log;
+pub mod merkle;
+mod order;
+mod receipt;
 pub mod restart;
 
 pub use crate::roster::{Checkpoint, Head as RosterHead};
 pub use close::CloseCode;
 pub use frame::{FRAME_HEADER_BYTES, FrameError, decode_frame_length, encode_frame};
-pub use log::{AccessProof, ConnectionBinding, LogRecord, Purpose, RecordBody};
+pub use log::{AccessProof, Attestation, ConnectionBinding, LogRecord, Purpose, RecordBody};
+pub use order::{
+    Attested, OrderGroupState, OrderSet, OrderState, SignedOrderSet, SignedOrderState, chain_hash,
+    set_tree, state_tree,
+};
+pub use receipt::{Receipt, ReceiptFor, ReceiptId, ReceiptStatement, SealedReceipt, open_receipt};
 
 use tls_codec::{TlsDeserialize, TlsSerialize, TlsSize, VLByteVec};
 
-use crate::identity::{DeviceId, Epoch, GroupId, LogSeq, OrgId, PublicKey, RosterSeq, Slot};
+use crate::identity::{DeviceId, Epoch, GroupId, Hash, LogSeq, OrgId, PublicKey, RosterSeq, Slot};
 
 /// The protocol on the wire (TLS ALPN).
 pub const ALPN: &[u8] = b"mortise/1";
@@ -185,6 +193,36 @@ pub enum Request {
         /// The order.
         order: RosterSeq,
     },
+    /// What the relay states about an order, signed, and what it rests on (REQ-173).
+    #[tls_codec(discriminant = 0x0502)]
+    OrderState {
+        /// The order.
+        order: RosterSeq,
+    },
+    /// Proof that a group is in the order's set (REQ-172); for who subscribes to it.
+    #[tls_codec(discriminant = 0x0503)]
+    OrderProof {
+        /// The order.
+        order: RosterSeq,
+        /// The group.
+        group: GroupId,
+    },
+    /// Leaves a receipt for owners and auditors (REQ-175).
+    #[tls_codec(discriminant = 0x0504)]
+    PutReceipt {
+        /// The receipt; it names this device.
+        receipt: SealedReceipt,
+    },
+    /// The receipts about an order that are sealed to this device, after one of them.
+    #[tls_codec(discriminant = 0x0505)]
+    FetchReceipts {
+        /// The order.
+        order: RosterSeq,
+        /// The group of the last one that the device has; zeros for none.
+        after_group: GroupId,
+        /// Its signer; zeros for none.
+        after_device: DeviceId,
+    },
 }
 
 /// A record on its way into a group's log.
@@ -338,8 +376,40 @@ pub enum Response {
     /// To `OrderStatus`.
     #[tls_codec(discriminant = 0x0501)]
     OrderStatus {
+        /// When the relay appended the order, relay's clock, ms since 1970: from then on it is the fence.
+        appended_at_ms: u64,
+        /// How many connections of the order's devices it closed with that.
+        closed: u32,
         /// A row per group that existed when the order was given.
         groups: Vec<GroupStatus>,
+    },
+    /// To `OrderState`.
+    #[tls_codec(discriminant = 0x0502)]
+    OrderState {
+        /// What the relay states.
+        state: Box<SignedOrderState>,
+        /// Every group of the order's set, by ascending id.
+        groups: Vec<OrderGroupState>,
+        /// The attestations that the rows name, in the same order.
+        attestations: Vec<Attestation>,
+    },
+    /// To `OrderProof`.
+    #[tls_codec(discriminant = 0x0503)]
+    OrderProof {
+        /// The order's set.
+        set: SignedOrderSet,
+        /// The group's place in it.
+        index: u32,
+        /// Its audit path, from the bottom up.
+        path: Vec<Hash>,
+    },
+    /// To `FetchReceipts`, by group and signer.
+    #[tls_codec(discriminant = 0x0505)]
+    Receipts {
+        /// Each with the one copy that is for this device.
+        receipts: Vec<SealedReceipt>,
+        /// Whether there are more.
+        more: Flag,
     },
 }
 
@@ -362,6 +432,8 @@ pub enum GroupState {
     Rotated = 1,
     /// A named device states that the tree holds no leaf of the user.
     Clean = 2,
+    /// The log has ended with a Restart: nothing is ever sent there again.
+    Ended = 3,
 }
 
 /// One group's row in an order's status.
@@ -375,6 +447,10 @@ pub struct GroupStatus {
     pub attested_by: Vec<DeviceId>,
     /// When the first attestation was appended, relay's clock, ms since 1970; 0 for none.
     pub at_ms: u64,
+    /// When the first epoch that was attested as rotated was opened, relay's clock, ms since 1970; 0 for none.
+    pub rotated_at_ms: u64,
+    /// When a device of a second user attested, relay's clock, ms since 1970; 0 for not yet.
+    pub confirmed_at_ms: u64,
 }
 
 /// Where a group's log stood at an order (REQ-061).
@@ -562,7 +638,7 @@ pub enum Refusal {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::identity::{Hash, decode, encode};
+    use crate::identity::{decode, encode};
 
     /// REQ-041: every kind of frame decodes to what was encoded; truncated or longer ones are refused.
     #[test]

@@ -73,6 +73,8 @@ pub struct Facts<'a> {
     pub head: Option<LogHead>,
     /// The epoch that the submission names, if the group has or had it.
     pub epoch: Option<EpochRecord>,
+    /// Whether this very proof was found valid before, for this epoch, on this connection.
+    pub proven: bool,
     /// The roster.
     pub roster: RosterFacts<'a>,
     /// Whether the roster has closed the group (REQ-102).
@@ -122,12 +124,13 @@ pub fn decide(submission: &Submission, facts: &Facts<'_>) -> Result<Accepted, Re
         return Ok(Accepted::Before(before));
     }
     let head = facts.head.ok_or(Refusal::UnknownGroup)?;
-    let epoch = prove_access(submission, facts.epoch, &appender.binding)?;
+    let epoch = prove_access(submission, facts, &appender.binding)?;
     if facts.closed {
         return Err(Refusal::GroupClosed);
     }
     check_epoch(submission, &head)?;
     let claim = Claim::read(submission)?;
+    claim.check_parent(submission, &head)?;
     check_roster(&claim, &epoch, &facts.roster)?;
     let appended = AppendedRecord {
         seq: head.seq.next(),
@@ -164,11 +167,15 @@ fn check_epoch(submission: &Submission, head: &LogHead) -> Result<(), Refusal> {
         Some(end) if end.by_appender || !is_restart => {
             Err(Refusal::GroupRestarted { seq: end.seq })
         }
-        _ if !is_open => Err(Refusal::WrongEpoch {
-            head_epoch: head.epoch,
-            head_seq: head.seq,
-        }),
+        _ if !is_open => Err(wrong_epoch(head)),
         _ => Ok(()),
+    }
+}
+
+fn wrong_epoch(head: &LogHead) -> Refusal {
+    Refusal::WrongEpoch {
+        head_epoch: head.epoch,
+        head_seq: head.seq,
     }
 }
 
@@ -177,17 +184,19 @@ fn check_epoch(submission: &Submission, head: &LogHead) -> Result<(), Refusal> {
 /// A device that is behind cannot hold the head's key; the key of its own epoch earns it a `WRONG_EPOCH`.
 fn prove_access(
     submission: &Submission,
-    epoch: Option<EpochRecord>,
+    facts: &Facts<'_>,
     binding: &ConnectionBinding,
 ) -> Result<EpochRecord, Refusal> {
-    let epoch = epoch.ok_or(Refusal::AccessDenied)?;
+    let epoch = facts.epoch.ok_or(Refusal::AccessDenied)?;
     let Submission {
         group,
         epoch: number,
         proof,
         ..
     } = submission;
-    if access_proven(proof, &epoch, binding, *group, *number, Purpose::Append) {
+    // The opening entry names its key: a known proof of the same entry is one of the same key (REQ-196).
+    let known = facts.proven && proof.entry_hash == epoch.entry_hash;
+    if known || access_proven(proof, &epoch, binding, *group, *number, Purpose::Append) {
         Ok(epoch)
     } else {
         Err(Refusal::AccessDenied)
@@ -280,6 +289,18 @@ impl Claim {
             roster_hash,
             body,
         })
+    }
+
+    /// Who goes back behind a commit says whose it is: a mere wish must not undo what it has not seen (REQ-150).
+    fn check_parent(&self, submission: &Submission, head: &LogHead) -> Result<(), Refusal> {
+        match &self.body {
+            RecordBody::Restart(Restart { statement, .. })
+                if statement.cause.culprit().is_none() && submission.epoch != head.epoch =>
+            {
+                Err(wrong_epoch(head))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn check_signatures(

@@ -62,6 +62,14 @@ pub const INBOX_NEXT: Space = Space(0x43);
 /// `org || order seq || group || device || verdict[1]` -> [`AttestedRecord`].
 pub const ATTESTATIONS: Space = Space(0x50);
 
+/// `org || order seq` -> [`OrderedRecord`].
+pub const ORDERED: Space = Space(0x51);
+/// `org || order seq || group || device` -> a [`SealedReceipt`](mortise_protocol::wire::SealedReceipt).
+pub const RECEIPTS: Space = Space(0x52);
+
+/// What every append looks at: small rows that a driver does well to keep in memory.
+pub const HOT_SPACES: &[Space] = &[GROUPS, EPOCHS];
+
 /// The one key of [`META`].
 pub const META_KEY: &[u8] = b"relay";
 
@@ -188,6 +196,17 @@ pub struct InboxNextRecord {
 pub struct AttestedRecord {
     /// When it first did, relay's clock, ms since 1970.
     pub at_ms: u64,
+    /// Where in the group's log.
+    pub seq: LogSeq,
+}
+
+/// That an order was carried out (REQ-179).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, TlsSerialize, TlsDeserialize, TlsSize)]
+pub struct OrderedRecord {
+    /// When the relay appended it, relay's clock, ms since 1970.
+    pub at_ms: u64,
+    /// How many connections of its devices were closed with that.
+    pub closed: u32,
 }
 
 pub(super) fn of_org(org: OrgId, n: u64) -> Vec<u8> {
@@ -228,6 +247,10 @@ pub(super) fn of_welcome(item: &InboxRecord) -> Vec<u8> {
     key
 }
 
+pub(super) fn of_receipt(org: OrgId, order: RosterSeq, group: GroupId) -> Vec<u8> {
+    [&of_org(org, order.0)[..], &group.0].concat()
+}
+
 /// What an attestation's key says after the order.
 #[derive(Clone, Copy, Debug, TlsSerialize, TlsDeserialize, TlsSize)]
 pub(super) struct AttestationKey {
@@ -248,7 +271,7 @@ impl AttestationKey {
     }
 }
 
-const DAMAGED: StoreError = StoreError::Corrupt {
+pub(super) const DAMAGED: StoreError = StoreError::Corrupt {
     reason: "a row of the relay does not decode",
 };
 
@@ -282,6 +305,16 @@ pub(super) fn read<T: Deserialize>(row: &[u8]) -> Result<T, StoreError> {
 
 pub(super) fn save<T: Serialize>(tx: &Tx<'_>, space: Space, key: impl Into<Vec<u8>>, record: &T) {
     save_bytes(tx, space, key, &encode(record));
+}
+
+/// Saves under a key that another row says is free.
+pub(super) fn save_new<T: Serialize>(
+    tx: &Tx<'_>,
+    space: Space,
+    key: impl Into<Vec<u8>>,
+    record: &T,
+) {
+    tx.put_new(space, key, [&[ROW_VERSION][..], &encode(record)].concat());
 }
 
 /// Somebody else's bytes, if there are any.

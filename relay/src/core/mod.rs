@@ -10,32 +10,40 @@
 pub mod append;
 mod checkpoints;
 mod connections;
+mod ends;
 mod groups;
 mod inbox;
 mod journal;
 mod key_packages;
 pub mod layout;
+mod order_state;
 mod orders;
 mod organisations;
 mod outbox;
+mod proofs;
 mod rate;
+mod receipts;
 mod restarts;
 mod resyncs;
 mod rosters;
 mod slots;
 mod status;
+mod subscribers;
 mod subscriptions;
 #[cfg(test)]
 mod tests;
 mod turn;
 
-use mortise_protocol::identity::{Hash, OrgId, PublicKey};
+use std::sync::Arc;
+
+use mortise_protocol::identity::{Hash, OrgId, PublicKey, SigningKey};
 use mortise_protocol::roster::{MAX_ISSUE_SKEW_MS, RosterError};
 use mortise_protocol::store::{Store, StoreError, Tx, commit};
 use mortise_protocol::wire::{ClientToRelay, ConnectionBinding, Refusal, RelayToClient, Response};
 
 use self::connections::Connections;
 use self::layout::{CLAIM_TOKENS, META, META_KEY, MetaRecord};
+use self::order_state::OrderSets;
 use self::rate::Rates;
 use self::rosters::Rosters;
 use self::turn::Turn;
@@ -132,10 +140,10 @@ pub enum CloseReason {
 }
 
 /// What the core is told once.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct CoreConfig {
-    /// The public half of the key that the relay signs statements with; every Genesis must name it.
-    pub statement_key: PublicKey,
+    /// The key that the relay signs statements with; every Genesis must name its public half.
+    pub statement_key: Arc<SigningKey>,
     /// How far a roster entry's time may be from the relay's clock, ms.
     pub max_clock_skew_ms: u64,
 }
@@ -143,9 +151,9 @@ pub struct CoreConfig {
 impl CoreConfig {
     /// The configuration with this statement key, and 10 minutes of clock skew.
     #[must_use]
-    pub fn new(statement_key: PublicKey) -> Self {
+    pub fn new(statement_key: SigningKey) -> Self {
         Self {
-            statement_key,
+            statement_key: Arc::new(statement_key),
             max_clock_skew_ms: MAX_ISSUE_SKEW_MS,
         }
     }
@@ -182,28 +190,31 @@ pub struct Core {
     rosters: Rosters,
     connections: Connections,
     rates: Rates,
+    order_sets: OrderSets,
     meta_stored: bool,
     stopped: bool,
 }
 
 impl Core {
-    /// Replays every organisation's roster from the store, each entry validated anew.
+    /// Replays every organisation's roster from the store, each entry validated anew, and verifies where the logs end.
     ///
     /// # Errors
     /// [`CoreError`]: the store failed, is damaged, or is another relay's.
     pub fn load(store: &dyn Store, config: CoreConfig) -> Result<Self, CoreError> {
         let tx = Tx::new(store);
+        let statement_key = config.statement_key.public();
         let meta: Option<MetaRecord> = layout::load(&tx, META, META_KEY)?;
         if meta
             .as_ref()
-            .is_some_and(|m| m.statement_key != config.statement_key)
+            .is_some_and(|m| m.statement_key != statement_key)
         {
             return Err(CoreError::StatementKey);
         }
         let rosters = Rosters::load(&tx)?;
+        ends::verify(store)?;
         if rosters
             .iter()
-            .any(|r| r.statement_key() != Some(config.statement_key))
+            .any(|r| r.statement_key() != Some(statement_key))
         {
             return Err(CoreError::StatementKey);
         }
@@ -212,6 +223,7 @@ impl Core {
             rosters,
             connections: Connections::default(),
             rates: Rates::default(),
+            order_sets: OrderSets::default(),
             meta_stored: meta.is_some(),
             stopped: false,
         })
@@ -248,6 +260,7 @@ impl Core {
             &mut self.rosters,
             &mut self.connections,
             &mut self.rates,
+            &mut self.order_sets,
             &tx,
             now_ms,
         );
@@ -265,7 +278,7 @@ impl Core {
     /// The store is this relay's from its first row on.
     fn put_meta(&self, tx: &Tx<'_>) {
         if !self.meta_stored && !tx.is_empty() {
-            let statement_key = self.config.statement_key;
+            let statement_key = self.config.statement_key.public();
             layout::save(tx, META, META_KEY, &MetaRecord { statement_key });
         }
     }
@@ -274,6 +287,7 @@ impl Core {
     fn recover(&mut self, store: &dyn Store, error: &StoreError, inputs: &[Input]) -> Vec<Output> {
         self.connections.revert();
         self.rates.revert();
+        self.order_sets.forget();
         let reverted = self.rosters.revert(&Tx::new(store));
         // A full disk says so before it writes; after anything else nobody knows what was written.
         self.stopped = !matches!(error, StoreError::Full) || reverted.is_err();

@@ -3,16 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use mortise_protocol::identity::{DeviceId, Epoch, GroupId, OrgId, RosterSeq, hash};
-use mortise_protocol::roster::{Order, Role};
+use mortise_protocol::roster::{Order, Role, Roster};
 use mortise_protocol::store::StoreError;
 use mortise_protocol::wire::log::Verdict;
-use mortise_protocol::wire::{GroupState, GroupStatus, OrderPosition, Push, Refusal, Response};
+use mortise_protocol::wire::{
+    GroupState, GroupStatus, OrderGroupState, OrderPosition, Push, Refusal, Response,
+};
 
 use super::connections::Subscription;
-use super::layout::{
-    self, ATTESTATIONS, AttestationKey, AttestedRecord, GROUPS, GroupRecord, ORG_GROUPS,
-    OrgGroupRecord, of_org,
-};
+use super::layout::{self, GROUPS, GroupRecord, ORDERED, OrderedRecord};
 use super::turn::{Answer, Caller, Turn};
 use super::{CloseReason, ConnId};
 
@@ -22,6 +21,7 @@ const MAY_ASK: [Role; 4] = [Role::Owner, Role::Admin, Role::Supervisor, Role::Au
 impl Turn<'_> {
     /// In the order's own transaction: everything that waits for its devices goes, and so do they (REQ-062).
     pub(super) fn execute(&mut self, org: OrgId, order: &Order) -> Result<(), StoreError> {
+        let mut closed: u32 = 0;
         for &device in &order.devices {
             self.delete_key_packages(org, device)?;
             self.delete_inbox(org, device)?;
@@ -36,8 +36,12 @@ impl Turn<'_> {
             for conn in key.map_or_else(Vec::new, |key| self.connections.of_key(org, key)) {
                 self.connections.remove(conn);
                 self.outbox.close(conn, CloseReason::Removed);
+                closed = closed.saturating_add(1);
             }
         }
+        let at_ms = self.now_ms;
+        let key = layout::of_org(org, order.seq.0);
+        layout::save(self.tx, ORDERED, key, &OrderedRecord { at_ms, closed });
         Ok(())
     }
 
@@ -82,7 +86,7 @@ impl Turn<'_> {
         let mut positions: BTreeMap<ConnId, Vec<OrderPosition>> = BTreeMap::new();
         for group in groups {
             let head: GroupRecord = layout::load_existing(self.tx, GROUPS, &group.0)?;
-            let mut subscribers = self.connections.subscribers(group);
+            let mut subscribers = self.connections.subscribers(group).to_vec();
             // Who was removed with the epoch it has read learns nothing of what came after.
             subscribers.retain(|(_, subscription)| !subscription.awaits_restart);
             let leased = lease(group, order, head.head_epoch, &subscribers);
@@ -99,49 +103,57 @@ impl Turn<'_> {
 
     /// A row for every group that is older than the order (REQ-065).
     pub(super) fn order_status(&mut self, caller: &Caller, order: RosterSeq) -> Answer {
+        self.require_watcher(caller, order)?;
+        let ordered = self.ordered(caller.org, order)?;
         let roster = self.roster(caller.org)?;
-        if !roster
-            .role(caller.user)
-            .is_some_and(|r| MAY_ASK.contains(&r))
-        {
-            return Err(Refusal::Forbidden.into());
-        }
-        if roster.order(order).is_none() {
-            return Err(Refusal::UnknownOrder.into());
-        }
-        let mut attested = self.attested(caller.org, order)?;
-        let mut groups = Vec::new();
-        for (key, row) in self.tx.scan(ORG_GROUPS, &caller.org.0)? {
-            let group = GroupId(layout::key_tail(&key)?);
-            let created: OrgGroupRecord = layout::read(&row)?;
-            // A later group was created under the order's fence: clean by construction.
-            let record: GroupRecord = layout::load_existing(self.tx, GROUPS, &group.0)?;
-            // Nor is anything ever sent again in a group whose log has ended.
-            if created.created_fence < order && !bool::from(record.restarted) {
-                groups.push(attested.remove(&group).unwrap_or_else(|| sealed(group)));
-            }
-        }
-        Ok(Response::OrderStatus { groups })
+        let groups = self.states_of(caller.org, order)?;
+        Ok(Response::OrderStatus {
+            appended_at_ms: ordered.at_ms,
+            closed: ordered.closed,
+            groups: groups
+                .into_iter()
+                // Nothing is ever sent again in a group whose log has ended.
+                .filter(|row| row.state != GroupState::Ended)
+                .map(|row| status(roster, row))
+                .collect(),
+        })
     }
 
-    /// The groups that anybody has attested about an order.
-    fn attested(
-        &self,
-        org: OrgId,
-        order: RosterSeq,
-    ) -> Result<BTreeMap<GroupId, GroupStatus>, StoreError> {
-        let mut groups: BTreeMap<GroupId, GroupStatus> = BTreeMap::new();
-        for (key, row) in self.tx.scan(ATTESTATIONS, &of_org(org, order.0))? {
-            let AttestationKey {
-                group,
-                device,
-                verdict,
-            } = AttestationKey::read(&key)?;
-            let AttestedRecord { at_ms } = layout::read(&row)?;
-            let status = groups.entry(group).or_insert_with(|| sealed(group));
-            count(status, device, verdict, at_ms);
+    /// Only some roles may see how far groups are, and only of an order.
+    pub(super) fn require_watcher(&self, caller: &Caller, order: RosterSeq) -> Result<(), Refusal> {
+        let roster = self.roster(caller.org)?;
+        let role = roster.role(caller.user);
+        if !role.is_some_and(|role| MAY_ASK.contains(&role)) {
+            return Err(Refusal::Forbidden);
         }
-        Ok(groups)
+        roster.order(order).ok_or(Refusal::UnknownOrder)?;
+        Ok(())
+    }
+}
+
+/// One row, from what was attested: the first times count (REQ-179).
+fn status(roster: &Roster, row: OrderGroupState) -> GroupStatus {
+    let user = |device| roster.device(device).map(|d| d.user);
+    let first = row.attested.first();
+    let rotated = row.attested.iter().find(|a| a.verdict == Verdict::Rotated);
+    let second = row
+        .attested
+        .iter()
+        .find(|a| first.is_some_and(|first| user(a.device) != user(first.device)));
+    let mut attested_by: Vec<DeviceId> = Vec::new();
+    for attested in &row.attested {
+        if !attested_by.contains(&attested.device) {
+            attested_by.push(attested.device);
+        }
+    }
+    attested_by.sort_unstable();
+    GroupStatus {
+        group: row.group,
+        state: row.state,
+        attested_by,
+        at_ms: first.map_or(0, |a| a.at_ms),
+        rotated_at_ms: rotated.map_or(0, |a| a.opened_at_ms),
+        confirmed_at_ms: second.map_or(0, |a| a.at_ms),
     }
 }
 
@@ -165,30 +177,4 @@ fn lease(
         .map_or(0, |bytes| u64::from_be_bytes(*bytes));
     let pick = number.checked_rem(able.len() as u64)?;
     able.get(usize::try_from(pick).ok()?).copied()
-}
-
-fn sealed(group: GroupId) -> GroupStatus {
-    GroupStatus {
-        group,
-        state: GroupState::Sealed,
-        attested_by: Vec::new(),
-        at_ms: 0,
-    }
-}
-
-/// Counts one attestation: rotated outweighs clean, and the first one's time stays.
-fn count(status: &mut GroupStatus, device: DeviceId, verdict: Verdict, at_ms: u64) {
-    status.state = match (verdict, status.state) {
-        (Verdict::Rotated, _) | (_, GroupState::Rotated) => GroupState::Rotated,
-        (Verdict::Clean, _) => GroupState::Clean,
-    };
-    let first = status.attested_by.is_empty();
-    status.at_ms = if first {
-        at_ms
-    } else {
-        status.at_ms.min(at_ms)
-    };
-    if !status.attested_by.contains(&device) {
-        status.attested_by.push(device);
-    }
 }

@@ -32,7 +32,7 @@ impl Turn<'_> {
         Ok(Response::Hello {
             head,
             admitted: caller.is_some().into(),
-            statement_key: self.config.statement_key,
+            statement_key: self.config.statement_key.public(),
             now_ms: self.now_ms,
             key_packages_left,
             has_last_resort: has_last_resort.into(),
@@ -58,7 +58,7 @@ impl Turn<'_> {
         self.check_clock(&entry)?;
         let mut roster = Roster::new(entry.tbs().org);
         roster.apply(bytes).map_err(|e| self.refuse_entry(&e))?;
-        if roster.statement_key() != Some(self.config.statement_key) {
+        if roster.statement_key() != Some(self.config.statement_key.public()) {
             return Err(self.refuse_entry(&RosterError::GenesisShape).into());
         }
         self.tx.delete(CLAIM_TOKENS, token.0);
@@ -207,7 +207,7 @@ impl Turn<'_> {
 
     /// A policy that names another relay's key would leave this one unable to serve the organisation (REQ-100).
     fn check_policy(&self, entry: &SignedEntry) -> Result<(), Refusal> {
-        let key = self.config.statement_key;
+        let key = self.config.statement_key.public();
         let foreign = entry
             .tbs()
             .ops

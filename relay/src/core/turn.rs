@@ -8,6 +8,7 @@ use mortise_protocol::store::{StoreError, Tx};
 use mortise_protocol::wire::{ClientToRelay, ConnectionBinding, Push, Refusal, Request, Response};
 
 use super::connections::Connections;
+use super::order_state::OrderSets;
 use super::outbox::Outbox;
 use super::rate::Rates;
 use super::rosters::Rosters;
@@ -54,6 +55,7 @@ pub(super) struct Turn<'a> {
     pub(super) rosters: &'a mut Rosters,
     pub(super) connections: &'a mut Connections,
     pub(super) rates: &'a mut Rates,
+    pub(super) order_sets: &'a mut OrderSets,
     pub(super) tx: &'a Tx<'a>,
     pub(super) now_ms: u64,
     pub(super) outbox: Outbox,
@@ -65,6 +67,7 @@ impl<'a> Turn<'a> {
         rosters: &'a mut Rosters,
         connections: &'a mut Connections,
         rates: &'a mut Rates,
+        order_sets: &'a mut OrderSets,
         tx: &'a Tx<'a>,
         now_ms: u64,
     ) -> Self {
@@ -73,6 +76,7 @@ impl<'a> Turn<'a> {
             rosters,
             connections,
             rates,
+            order_sets,
             tx,
             now_ms,
             outbox: Outbox::default(),
@@ -173,6 +177,14 @@ impl<'a> Turn<'a> {
             }
             Request::FetchInbox { after } => self.fetch_inbox(caller, *after),
             Request::OrderStatus { order } => self.order_status(caller, *order),
+            Request::OrderState { order } => self.order_state(caller, *order),
+            Request::OrderProof { order, group } => self.order_proof(caller, *order, *group),
+            Request::PutReceipt { receipt } => self.put_receipt(caller, receipt),
+            Request::FetchReceipts {
+                order,
+                after_group,
+                after_device,
+            } => self.fetch_receipts(caller, *order, (*after_group, *after_device)),
             // Answered before a device is asked for.
             Request::Hello { .. }
             | Request::Found { .. }

@@ -20,6 +20,8 @@ PROFILE_LIMIT = 1024
 FRAME_LIMIT = 32 * MIB + 64 * KIB
 ROSTER_PAGE_LIMIT = 256
 INBOX_PAGE_LIMIT = 16
+ATTESTED_LIMIT = 8
+RECEIPT_COPIES_LIMIT = 16
 
 # Section 2.
 Bytes = Opaque()
@@ -190,6 +192,71 @@ RecordBody = Select(
     restart=Restart,
 )
 
+# Sections 11.4 to 11.6.
+GroupState = Enum(1, sealed=0, rotated=1, clean=2, ended=3)
+OrderSet = Struct(org=OrgId, order_seq=RosterSeq, order_hash=Hash, count=U32, root=Hash)
+SignedOrderSet = Struct(set=OrderSet, signature=Signature)
+Attested = Struct(
+    device=DeviceId,
+    verdict=Verdict,
+    epoch=Epoch,
+    entry_hash=Hash,
+    access_key=PublicKey,
+    opened_at_ms=U64,
+    at_ms=U64,
+)
+OrderGroupState = Struct(
+    group=GroupId, state=GroupState, epoch=Epoch, entry_hash=Hash, attested=Vector(Attested, ATTESTED_LIMIT)
+)
+OrderState = Struct(
+    org=OrgId,
+    order_seq=RosterSeq,
+    order_hash=Hash,
+    appended_at_ms=U64,
+    closed=U32,
+    head=RosterHead,
+    chain=Hash,
+    count=U32,
+    set_root=Hash,
+    root=Hash,
+    at_ms=U64,
+)
+SignedOrderState = Struct(state=OrderState, signature=Signature)
+ReceiptStatement = Struct(
+    org=OrgId,
+    order_seq=RosterSeq,
+    order_hash=Hash,
+    group=GroupId,
+    epoch=Epoch,
+    entry_hash=Hash,
+    tree_hash=Opaque(),
+    confirmed_transcript_hash=Opaque(),
+    verdict=Verdict,
+    set_root=Hash,
+    device=DeviceId,
+    at_ms=U64,
+)
+Receipt = Struct(statement=ReceiptStatement, signature=Signature)
+ReceiptId = Struct(order=RosterSeq, group=GroupId, device=DeviceId)
+Sealed = Struct(enc=Opaque(), ciphertext=Opaque())
+ReceiptFor = Struct(recipient=DeviceId, sealed=Sealed)
+SealedReceipt = Struct(id=ReceiptId, copies=Vector(ReceiptFor, RECEIPT_COPIES_LIMIT))
+ChainItem = Select(Enum(1, hidden=0, shown=1), hidden=Struct(hash=Hash), shown=Struct(entry=Opaque()))
+DisclosedTree = Struct(group=GroupId, ratchet_tree=Opaque())
+CertificateTbs = Struct(
+    version=Const(1, 1),
+    org=OrgId,
+    chain=Vector(ChainItem),
+    state=SignedOrderState,
+    groups=Vector(OrderGroupState),
+    attestations=Vector(Attestation),
+    receipts=Vector(Receipt),
+    trees=Vector(DisclosedTree),
+    at_ms=U64,
+    device=DeviceId,
+)
+Certificate = Struct(tbs=CertificateTbs, signature=Signature)
+
 # Section 8.
 WelcomeFor = Struct(devices=Vector(DeviceId, DEVICES_LIMIT), welcome=Opaque(WELCOME_LIMIT))
 Submission = Struct(
@@ -214,6 +281,10 @@ RequestType = Enum(
     ask_resync=0x0304,
     fetch_inbox=0x0401,
     order_status=0x0501,
+    order_state=0x0502,
+    order_proof=0x0503,
+    put_receipt=0x0504,
+    fetch_receipts=0x0505,
 )
 Request = Select(
     RequestType,
@@ -238,6 +309,10 @@ Request = Select(
     ask_resync=Struct(group=GroupId, key_package=Opaque(KEY_PACKAGE_LIMIT)),
     fetch_inbox=Struct(after=U64),
     order_status=Struct(order=RosterSeq),
+    order_state=Struct(order=RosterSeq),
+    order_proof=Struct(order=RosterSeq, group=GroupId),
+    put_receipt=Struct(receipt=SealedReceipt),
+    fetch_receipts=Struct(order=RosterSeq, after_group=GroupId, after_device=DeviceId),
 )
 ClientToRelay = Struct(id=RequestId, request=Request)
 
@@ -293,8 +368,14 @@ Refusal = RefusalType(RefusalCode, **{name: _fields.get(name, EMPTY) for name in
 
 ClaimedKeyPackage = Struct(device=DeviceId, key_package=Opaque(KEY_PACKAGE_LIMIT))
 InboxItem = Struct(seq=U64, group=GroupId, welcome=Opaque(WELCOME_LIMIT), entry=LogRecord)
-GroupState = Enum(1, sealed=0, rotated=1, clean=2)
-GroupStatus = Struct(group=GroupId, state=GroupState, attested_by=Vector(DeviceId), at_ms=U64)
+GroupStatus = Struct(
+    group=GroupId,
+    state=GroupState,
+    attested_by=Vector(DeviceId),
+    at_ms=U64,
+    rotated_at_ms=U64,
+    confirmed_at_ms=U64,
+)
 OrderPosition = Struct(group=GroupId, seq=LogSeq, lease=Flag)
 ResponseType = Enum(
     2,
@@ -311,6 +392,9 @@ ResponseType = Enum(
     subscribed=0x0303,
     inbox=0x0401,
     order_status=0x0501,
+    order_state=0x0502,
+    order_proof=0x0503,
+    receipts=0x0505,
 )
 Response = Select(
     ResponseType,
@@ -334,7 +418,12 @@ Response = Select(
     appended=Struct(seq=LogSeq, fence=RosterSeq),
     subscribed=Struct(head_seq=LogSeq, head_epoch=Epoch, last_readable=LogSeq, confirmed_epoch=Epoch),
     inbox=Struct(items=Vector(InboxItem, INBOX_PAGE_LIMIT), more=Flag),
-    order_status=Struct(groups=Vector(GroupStatus)),
+    order_status=Struct(appended_at_ms=U64, closed=U32, groups=Vector(GroupStatus)),
+    order_state=Struct(
+        state=SignedOrderState, groups=Vector(OrderGroupState), attestations=Vector(Attestation)
+    ),
+    order_proof=Struct(set=SignedOrderSet, index=U32, path=Vector(Hash)),
+    receipts=Struct(receipts=Vector(SealedReceipt), more=Flag),
 )
 PushType = Enum(
     2,

@@ -209,6 +209,12 @@ impl Process {
         })
     }
 
+    /// Whether it ends within this time; it stays to be finished.
+    #[must_use]
+    pub fn ends(&self, within: Duration) -> bool {
+        self.shared.wait::<()>(within, |_| None) == Err(true)
+    }
+
     /// Waits until it has ended by itself; what it printed, and its exit code.
     ///
     /// # Errors

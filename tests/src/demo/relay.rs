@@ -91,6 +91,12 @@ impl RelayProcess {
         self.process.id()
     }
 
+    /// Whether it ends by itself within this time.
+    #[must_use]
+    pub fn ends(&self, within: Duration) -> bool {
+        self.process.ends(within)
+    }
+
     /// Copies its data directory as it is at this instant, write-ahead log included.
     ///
     /// # Errors

@@ -2,12 +2,12 @@
 
 use mortise_protocol::engine::{CommandKind, IntentId, PinChoice, PolicyChange, WhoMayAdd};
 use mortise_protocol::identity::{GroupId, UserId};
-use mortise_protocol::roster::Role;
+use mortise_protocol::roster::{OrgPolicy, Role, Staleness};
 use rand::Rng;
 use rand::seq::IndexedRandom;
 
 use super::Broken;
-use super::model::Sent;
+use super::model::{Invited, Sent};
 use super::scenario::{MAX_SKEW_MS, Scenario};
 use crate::world::{DiskFault, PersonId};
 
@@ -50,10 +50,14 @@ pub(super) enum Action {
     RestartGroup,
     SetProfile,
     RotateDirectory,
+    ResyncGroup,
+    Reinvite,
+    SetPolicy,
+    Villainy,
 }
 
 /// Actions and how often they come up.
-const WEIGHTS: [(Action, u32); 27] = [
+const WEIGHTS: [(Action, u32); 30] = [
     (Action::Say, 420),
     (Action::Chatter, 60),
     (Action::Race, 15),
@@ -81,6 +85,9 @@ const WEIGHTS: [(Action, u32); 27] = [
     (Action::RestartGroup, 4),
     (Action::SetProfile, 5),
     (Action::RotateDirectory, 4),
+    (Action::ResyncGroup, 8),
+    (Action::Reinvite, 5),
+    (Action::SetPolicy, 3),
 ];
 
 impl Scenario {
@@ -108,7 +115,8 @@ impl Scenario {
                 }
             }
             Action::Wake => {
-                let sleepers = self.everybody(|s, p| s.world.people[p.0].asleep);
+                let sleepers =
+                    self.everybody(|s, p| s.world.people[p.0].asleep && !s.model.is_villain(p));
                 if let Some(who) = sleepers.choose(&mut self.rng) {
                     self.world.wake(*who);
                 }
@@ -163,7 +171,12 @@ impl Scenario {
             Action::ChangeGroup => self.change_group(),
             Action::CloseGroup => self.close_group(),
             Action::RestartGroup => self.restart_group(),
-            Action::SetProfile | Action::RotateDirectory => self.administer(action),
+            Action::SetProfile | Action::RotateDirectory | Action::SetPolicy => {
+                self.administer(action);
+            }
+            Action::ResyncGroup => self.resync_group(),
+            Action::Reinvite => self.reinvite()?,
+            Action::Villainy => self.villainy()?,
             Action::ClockJump => {
                 if let Some(who) = self.anybody() {
                     let skew = self.rng.random_range(-MAX_SKEW_MS..=MAX_SKEW_MS);
@@ -179,7 +192,7 @@ impl Scenario {
     pub(super) fn everybody(&self, holds: impl Fn(&Self, PersonId) -> bool) -> Vec<PersonId> {
         (0..self.world.people.len())
             .map(PersonId)
-            .filter(|p| holds(self, *p))
+            .filter(|p| self.model.is_of(&self.world, *p) && holds(self, *p))
             .collect()
     }
 
@@ -197,8 +210,8 @@ impl Scenario {
     /// Users that belong.
     pub(super) fn users(&self) -> Vec<UserId> {
         let mut users: Vec<UserId> = Vec::new();
-        for person in self.world.people.iter().filter(|p| p.is_in()) {
-            let user = person.user();
+        for who in self.everybody(|_, _| true) {
+            let user = self.world.people[who.0].user();
             let belongs = self
                 .model
                 .roster
@@ -211,7 +224,7 @@ impl Scenario {
         users
     }
 
-    fn holds(&self, who: PersonId, group: GroupId) -> bool {
+    pub(super) fn holds(&self, who: PersonId, group: GroupId) -> bool {
         self.model
             .held
             .get(&(who, group))
@@ -238,8 +251,16 @@ impl Scenario {
 
     /// Gives a command; whatever had its id before is over, as ids are only unique while something is going on.
     pub(super) fn command(&mut self, who: PersonId, kind: CommandKind) -> IntentId {
+        let expected = format!("{kind:?}");
+        let is_brief = matches!(
+            kind,
+            CommandKind::SendText { .. } | CommandKind::LeaveGroup { .. }
+        );
         let id = self.world.command(who, kind);
         self.model.intents.remove(&(who, id));
+        if self.world.people[who.0].took_last {
+            self.model.answers.expect(who, id, is_brief, expected);
+        }
         id
     }
 
@@ -247,9 +268,7 @@ impl Scenario {
         self.tokens += 1;
         let token = format!("t{}", self.tokens);
         let text = token.clone();
-        let id = self
-            .world
-            .command(who, CommandKind::SendText { group, text });
+        let id = self.command(who, CommandKind::SendText { group, text });
         if !self.world.people[who.0].took_last {
             return;
         }
@@ -469,10 +488,10 @@ impl Scenario {
     fn close_group(&mut self) {
         if self.groups.len() > 3
             && let Some(group) = self.some_group()
-            && self.is_awake(PersonId(0))
+            && self.is_awake(self.model.owner)
         {
             self.world.count("groups closed");
-            self.command(PersonId(0), CommandKind::CloseGroup { group });
+            self.command(self.model.owner, CommandKind::CloseGroup { group });
         }
     }
 
@@ -486,9 +505,16 @@ impl Scenario {
         }
     }
 
+    fn some_administrator(&mut self) -> PersonId {
+        match self.rng.random_bool(0.5) {
+            true => self.model.owner,
+            false => self.model.admin,
+        }
+    }
+
     /// What an owner or an admin does to the directory.
     fn administer(&mut self, action: Action) {
-        let by = PersonId(self.rng.random_range(0..2));
+        let by = self.some_administrator();
         let users = self.users();
         if let Some(user) = users.choose(&mut self.rng).copied()
             && self.is_awake(by)
@@ -496,15 +522,69 @@ impl Scenario {
             let name = format!("Somebody {}", self.steps_done);
             let kind = match action {
                 Action::SetProfile => CommandKind::SetProfile { user, name },
+                Action::SetPolicy => match self.another_policy(by) {
+                    Some(policy) => CommandKind::SetPolicy { policy },
+                    None => return,
+                },
                 _ => CommandKind::RotateDirectoryKey,
             };
             self.command(by, kind);
         }
     }
 
+    /// The organisation asks for a PIN with every invitation, or does not any more; or it tells a stale roster otherwise.
+    fn another_policy(&mut self, by: PersonId) -> Option<OrgPolicy> {
+        let mut policy = self.world.people[by.0].engine().policy()?.clone();
+        self.world.count("organisation policies");
+        if self.rng.random_bool(0.7) {
+            policy.pin_required = (!bool::from(policy.pin_required)).into();
+        } else {
+            policy.staleness = Staleness::Off;
+        }
+        Some(policy)
+    }
+
+    /// Somebody asks to be let in anew, though nothing is wrong.
+    fn resync_group(&mut self) {
+        let Some(group) = self.some_group() else {
+            return;
+        };
+        if let Some(who) = self.members_awake(group).choose(&mut self.rng).copied() {
+            self.world.count("resyncs asked for");
+            self.command(who, CommandKind::ResyncGroup { group });
+        }
+    }
+
+    /// Somebody who was suspended, or has lost every device, is invited again.
+    fn reinvite(&mut self) -> Result<(), Broken> {
+        let by = self.some_administrator();
+        let roster = &self.model.roster;
+        let is_out = |user: &UserId| roster.devices_of(*user).next().is_none();
+        let out: Vec<_> = self.users().into_iter().filter(is_out).collect();
+        if let Some(user) = out.choose(&mut self.rng).copied()
+            && self.is_awake(by)
+        {
+            self.world.count("users invited again");
+            let expires_at_ms = self.world.now_ms + 86_400_000;
+            let pin = PinChoice::Policy;
+            self.command(
+                by,
+                CommandKind::ReinviteUser {
+                    user,
+                    expires_at_ms,
+                    pin,
+                },
+            );
+            self.run_for(100)?;
+            self.welcome_the_invited();
+        }
+        Ok(())
+    }
+
     fn invite_device(&mut self) -> Result<(), Broken> {
-        let members =
-            self.everybody(|s, p| s.is_awake(p) && s.world.people[p.0].conn.is_some() && p.0 != 0);
+        let members = self.everybody(|s, p| {
+            s.is_awake(p) && s.world.people[p.0].conn.is_some() && p != s.model.owner
+        });
         if let Some(who) = members.choose(&mut self.rng) {
             let expires_at_ms = self.world.now_ms + 86_400_000;
             self.command(
@@ -522,20 +602,26 @@ impl Scenario {
 
     /// Whoever holds an invitation begins to join.
     pub(super) fn welcome_the_invited(&mut self) {
-        for (by, link) in std::mem::take(&mut self.model.invited) {
-            if self.world.people.len() >= MAX_PEOPLE {
+        for invited in std::mem::take(&mut self.model.invited) {
+            if self.everybody(|_, _| true).len() >= MAX_PEOPLE {
                 return;
             }
             self.joining += 1;
-            let name = format!("{} no. {}", self.world.people[by.0].name, self.joining);
+            let people = self.world.people.iter();
+            let owner = people
+                .filter(|p| p.is_in())
+                .find(|p| p.user() == invited.user);
+            let owner = owner.map_or("Somebody", |p| p.name.as_str());
+            let name = format!("{owner} no. {}", self.joining);
             self.world.count("devices invited");
-            self.world.start_join(&name, &link);
+            let Invited { link, pin, .. } = invited;
+            self.world.start_join_with_pin(&name, &link, pin.as_ref());
         }
     }
 
     /// Two who may change the roster do so at the same moment.
     fn roster_race(&mut self) {
-        for by in [PersonId(0), PersonId(1)] {
+        for by in [self.model.owner, self.model.admin] {
             let users: Vec<_> = self.users().into_iter().skip(2).collect();
             let role = if self.rng.random_bool(0.5) {
                 Role::Supervisor
@@ -556,20 +642,18 @@ impl Scenario {
         if orders >= MAX_ORDERS {
             return;
         }
-        let Some(by) = (0..2)
-            .map(PersonId)
+        let Some(by) = [self.model.owner, self.model.admin]
+            .into_iter()
             .filter(|p| self.is_awake(*p))
             .collect::<Vec<_>>()
             .choose(&mut self.rng)
             .copied()
         else {
-            self.world.wake(PersonId(0));
+            self.world.wake(self.model.owner);
             return self.order();
         };
         let targets = self.everybody(|s, p| {
-            p.0 > 1
-                && s.world.people[p.0].is_in()
-                && s.model.roster.is_admitted(s.world.people[p.0].device())
+            p > s.model.admin && s.model.roster.is_admitted(s.world.people[p.0].device())
         });
         let in_groups: Vec<_> = targets
             .iter()

@@ -1,8 +1,9 @@
 //! What a decoded structure looks like in JSON: objects by the specification's field names, bytes in hexadecimal.
 
+use mortise_protocol::certificate::{Certificate, CertificateTbs, ChainItem, DisclosedTree};
 use mortise_protocol::identity::{
     DeviceId, Epoch, GroupId, Hash, InvitationId, LogSeq, OrgId, PublicKey, RosterSeq,
-    SealPublicKey, SealedProfile, Signature, Slot, UserId,
+    SealPublicKey, Sealed, SealedProfile, Signature, Slot, UserId,
 };
 use mortise_protocol::roster::authority::Role;
 use mortise_protocol::roster::{
@@ -13,9 +14,11 @@ use mortise_protocol::wire::aad::AuthenticatedData;
 use mortise_protocol::wire::log::{Attestation, AttestationStatement, CommitEntry, Verdict};
 use mortise_protocol::wire::restart::{Restart, RestartCause, RestartStatement};
 use mortise_protocol::wire::{
-    AccessProof, ClaimedKeyPackage, ClientToRelay, Flag, GroupState, GroupStatus, InboxItem,
-    LogRecord, OrderPosition, Push, RecordBody, Refusal, RelayToClient, Request, RequestId,
-    Response, RosterHead, Submission, WelcomeFor,
+    AccessProof, Attested, ClaimedKeyPackage, ClientToRelay, Flag, GroupState, GroupStatus,
+    InboxItem, LogRecord, OrderGroupState, OrderPosition, OrderSet, OrderState, Push, Receipt,
+    ReceiptFor, ReceiptId, ReceiptStatement, RecordBody, Refusal, RelayToClient, Request,
+    RequestId, Response, RosterHead, SealedReceipt, SignedOrderSet, SignedOrderState, Submission,
+    WelcomeFor,
 };
 use serde_json::{Map, Value, json};
 use tls_codec::VLByteVec;
@@ -98,7 +101,7 @@ number!(RosterSeq, Epoch, LogSeq, RequestId);
 plain!(u8, u16, u32, u64);
 named! {
     Flag { No = "no", Yes = "yes" }
-    GroupState { Sealed = "sealed", Rotated = "rotated", Clean = "clean" }
+    GroupState { Sealed = "sealed", Rotated = "rotated", Clean = "clean", Ended = "ended" }
     Verdict { Rotated = "rotated", Clean = "clean" }
     Staleness { Off = "off", Warn = "warn", Block = "block" }
 }
@@ -117,7 +120,29 @@ record! {
     AccessProof { entry_hash, signature }
     ClaimedKeyPackage { device, key_package }
     InboxItem { seq, group, welcome, entry }
-    GroupStatus { group, state, attested_by, at_ms }
+    GroupStatus { group, state, attested_by, at_ms, rotated_at_ms, confirmed_at_ms }
+    OrderSet { org, order_seq, order_hash, count, root }
+    SignedOrderSet { set, signature }
+    Attested { device, verdict, epoch, entry_hash, access_key, opened_at_ms, at_ms }
+    OrderGroupState { group, state, epoch, entry_hash, attested }
+    OrderState {
+        org, order_seq, order_hash, appended_at_ms, closed, head, chain, count, set_root, root, at_ms
+    }
+    SignedOrderState { state, signature }
+    ReceiptStatement {
+        org, order_seq, order_hash, group, epoch, entry_hash, tree_hash, confirmed_transcript_hash, verdict, set_root,
+        device, at_ms
+    }
+    Receipt { statement, signature }
+    ReceiptId { order, group, device }
+    Sealed { enc, ciphertext }
+    ReceiptFor { recipient, sealed }
+    SealedReceipt { id, copies }
+    DisclosedTree { group, ratchet_tree }
+    CertificateTbs {
+        version, org, chain, state, groups, attestations, receipts, trees, at_ms, device
+    }
+    Certificate { tbs, signature }
     OrderPosition { group, seq, lease }
     LogRecord { seq, epoch, fence, at_ms, payload }
     CommitEntry { commit, next_access_key, device, signature }
@@ -156,6 +181,12 @@ impl Fields for Role {
     }
 }
 
+impl<T: Fields> Fields for Box<T> {
+    fn fields(&self) -> Value {
+        self.as_ref().fields()
+    }
+}
+
 impl<T: Fields> Fields for Vec<T> {
     fn fields(&self) -> Value {
         self.iter().map(Fields::fields).collect()
@@ -191,6 +222,15 @@ impl Fields for Checkpoint {
             "device": self.device.fields(),
         });
         json!({ "tbs": tbs, "signature": self.signature.fields() })
+    }
+}
+
+impl Fields for ChainItem {
+    fn fields(&self) -> Value {
+        match self {
+            Self::Hidden(hash) => case!("hidden", hash),
+            Self::Shown(entry) => case!("shown", entry),
+        }
     }
 }
 
@@ -278,6 +318,14 @@ impl Fields for Request {
             Self::AskResync { group, key_package } => case!("ask_resync", group, key_package),
             Self::FetchInbox { after } => case!("fetch_inbox", after),
             Self::OrderStatus { order } => case!("order_status", order),
+            Self::OrderState { order } => case!("order_state", order),
+            Self::OrderProof { order, group } => case!("order_proof", order, group),
+            Self::PutReceipt { receipt } => case!("put_receipt", receipt),
+            Self::FetchReceipts {
+                order,
+                after_group,
+                after_device,
+            } => case!("fetch_receipts", order, after_group, after_device),
         }
     }
 }
@@ -334,7 +382,18 @@ impl Fields for Response {
                 confirmed_epoch
             ),
             Self::Inbox { items, more } => case!("inbox", items, more),
-            Self::OrderStatus { groups } => case!("order_status", groups),
+            Self::OrderStatus {
+                appended_at_ms,
+                closed,
+                groups,
+            } => case!("order_status", appended_at_ms, closed, groups),
+            Self::OrderState {
+                state,
+                groups,
+                attestations,
+            } => case!("order_state", state, groups, attestations),
+            Self::OrderProof { set, index, path } => case!("order_proof", set, index, path),
+            Self::Receipts { receipts, more } => case!("receipts", receipts, more),
         }
     }
 }

@@ -1,12 +1,16 @@
 //! A frame of every type, and bytes that are none: sections 4.1, 8, 9.1 and 14.
 
 use mortise_protocol::identity::{
-    DeviceId, Epoch, GroupId, Hash, LogSeq, OrgId, PublicKey, RosterSeq, Signature, Slot, encode,
+    DeviceId, Epoch, GroupId, Hash, LogSeq, OrgId, PublicKey, RosterSeq, Sealed, Signature, Slot,
+    encode,
 };
+use mortise_protocol::wire::log::{AttestationStatement, Verdict};
 use mortise_protocol::wire::{
-    AccessProof, Checkpoint, ClaimedKeyPackage, ClientToRelay, Flag, GroupState, GroupStatus,
-    InboxItem, LogRecord, OrderPosition, Push, RecordBody, Refusal, RelayToClient, Request,
-    RequestId, Response, RosterHead, Submission, WelcomeFor, encode_frame, limits,
+    AccessProof, Attestation, Attested, Checkpoint, ClaimedKeyPackage, ClientToRelay, Flag,
+    GroupState, GroupStatus, InboxItem, LogRecord, OrderGroupState, OrderPosition, OrderSet,
+    OrderState, Push, ReceiptFor, ReceiptId, RecordBody, Refusal, RelayToClient, Request,
+    RequestId, Response, RosterHead, SealedReceipt, SignedOrderSet, SignedOrderState, Submission,
+    WelcomeFor, encode_frame, limits,
 };
 use serde_json::{Value, json};
 use tls_codec::{Serialize, VLByteVec};
@@ -153,7 +157,108 @@ fn requests() -> Vec<Request> {
         Request::OrderStatus {
             order: RosterSeq(9),
         },
+        Request::OrderState {
+            order: RosterSeq(9),
+        },
+        Request::OrderProof {
+            order: RosterSeq(9),
+            group: GROUP,
+        },
+        Request::PutReceipt {
+            receipt: sealed_receipt(),
+        },
+        Request::FetchReceipts {
+            order: RosterSeq(9),
+            after_group: GROUP,
+            after_device: DEVICE,
+        },
     ]
+}
+
+fn sealed_receipt() -> SealedReceipt {
+    SealedReceipt {
+        id: ReceiptId {
+            order: RosterSeq(9),
+            group: GROUP,
+            device: DEVICE,
+        },
+        copies: vec![ReceiptFor {
+            recipient: OTHER,
+            sealed: Sealed {
+                enc: vec![0xec; 32].into(),
+                ciphertext: vec![0xc7; 300].into(),
+            },
+        }],
+    }
+}
+
+fn order_set() -> SignedOrderSet {
+    SignedOrderSet {
+        set: OrderSet {
+            org: OrgId([0x0a; 32]),
+            order_seq: RosterSeq(9),
+            order_hash: HEAD.hash,
+            count: 2,
+            root: Hash([0x70; 32]),
+        },
+        signature: Signature([0x51; 64]),
+    }
+}
+
+fn order_state() -> SignedOrderState {
+    SignedOrderState {
+        state: OrderState {
+            org: OrgId([0x0a; 32]),
+            order_seq: RosterSeq(9),
+            order_hash: HEAD.hash,
+            appended_at_ms: 1_800_000_000_000,
+            closed: 2,
+            head: HEAD,
+            chain: Hash([0xca; 32]),
+            count: 2,
+            set_root: Hash([0x70; 32]),
+            root: Hash([0x71; 32]),
+            at_ms: 1_800_000_000_003,
+        },
+        signature: Signature([0x51; 64]),
+    }
+}
+
+fn group_state(state: GroupState) -> OrderGroupState {
+    let attested = Attested {
+        device: DEVICE,
+        verdict: Verdict::Clean,
+        epoch: Epoch(3),
+        entry_hash: Hash([0xe4; 32]),
+        access_key: PublicKey([0xac; 32]),
+        opened_at_ms: 1_800_000_000_000,
+        at_ms: 1_800_000_000_001,
+    };
+    OrderGroupState {
+        group: GROUP,
+        state,
+        epoch: Epoch(4),
+        entry_hash: Hash([0xe5; 32]),
+        attested: vec![attested],
+    }
+}
+
+fn attestation() -> Attestation {
+    Attestation {
+        statement: AttestationStatement {
+            order_seq: RosterSeq(9),
+            order_hash: HEAD.hash,
+            group: GROUP,
+            entry_hash: Hash([0xe4; 32]),
+            epoch: Epoch(3),
+            roster_seq: HEAD.seq,
+            roster_hash: HEAD.hash,
+            verdict: Verdict::Clean,
+            device: DEVICE,
+        },
+        device_signature: Signature([0x51; 64]),
+        access_signature: Signature([0x52; 64]),
+    }
 }
 
 fn record() -> LogRecord {
@@ -222,6 +327,8 @@ fn answers() -> Vec<Response> {
             more: Flag::Yes,
         },
         Response::OrderStatus {
+            appended_at_ms: 1_800_000_000_000,
+            closed: 2,
             groups: [GroupState::Sealed, GroupState::Rotated, GroupState::Clean]
                 .into_iter()
                 .zip([vec![], vec![DEVICE], vec![DEVICE, OTHER]])
@@ -229,9 +336,28 @@ fn answers() -> Vec<Response> {
                     group: GROUP,
                     state,
                     at_ms: attested_by.len() as u64 * 1_800_000_000_000,
+                    rotated_at_ms: 1_800_000_000_001,
+                    confirmed_at_ms: 1_800_000_000_002,
                     attested_by,
                 })
                 .collect(),
+        },
+        Response::OrderState {
+            state: Box::new(order_state()),
+            groups: vec![
+                group_state(GroupState::Ended),
+                group_state(GroupState::Clean),
+            ],
+            attestations: vec![attestation()],
+        },
+        Response::OrderProof {
+            set: order_set(),
+            index: 1,
+            path: vec![Hash([0x9a; 32]), Hash([0x9b; 32])],
+        },
+        Response::Receipts {
+            receipts: vec![sealed_receipt()],
+            more: Flag::Yes,
         },
     ];
     all.extend(refusals().into_iter().map(Response::Refused));

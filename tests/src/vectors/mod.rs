@@ -4,6 +4,7 @@
 //! turns `tests/tests/vectors.rs` red until the files are made anew with `UPDATE_VECTORS=1`.
 
 mod access;
+pub mod certificates;
 mod content;
 mod fields;
 mod frames;
@@ -35,6 +36,7 @@ pub fn all() -> Vec<(&'static str, Value)> {
         ("names.json", names::vectors()),
         ("access.json", access::vectors()),
         ("logs.json", logs::vectors()),
+        ("certificates.json", certificates::vectors()),
         ("groups.json", groups::vectors()),
         ("content.json", content::vectors()),
     ]

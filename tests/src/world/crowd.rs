@@ -4,8 +4,8 @@ use mortise_protocol::group::{Me, MlsProvider, make_key_package};
 use mortise_protocol::identity::{InvitationId, SealSecret, SealedProfile, SigningKey, UserId};
 use mortise_protocol::roster::{AddDevice, EntrySigner, Op, Role, sign_entry};
 use mortise_protocol::store::{MemoryStore, Reader as _, Space, Tx};
-use mortise_protocol::wire::{ClientToRelay, ConnectionBinding, Request, RequestId};
-use mortise_relay::core::{ConnId, Input, StreamId};
+use mortise_protocol::wire::Request;
+use mortise_relay::core::{ConnId, Input};
 use openmls_rust_crypto::RustCrypto;
 
 use super::{PersonId, World};
@@ -40,7 +40,7 @@ impl World {
     pub fn crowd(&mut self, owner: PersonId, size: usize, suite: u16) -> Vec<UserId> {
         let key = self.signature_key(owner);
         let transport = self.people[owner.0].engine().transport_key().public();
-        let line = self.line(transport);
+        let line = self.open_line(transport).0;
         let crowd: Vec<Member> = (0..size).map(|_| Member::new(&mut self.rng)).collect();
         for some in crowd.chunks(PER_ENTRY) {
             let ops = some.iter().flat_map(Member::invite).collect();
@@ -53,12 +53,12 @@ impl World {
             }
         }
         for member in &crowd {
-            let line = self.line(member.transport.public());
+            let line = self.open_line(member.transport.public()).0;
             let org = self.people[owner.0].engine().org();
             let roster_seq = self.people[owner.0].engine().roster().head().seq;
-            self.put(line, Request::Hello { org, roster_seq });
+            self.ask_on_line(line, Request::Hello { org, roster_seq });
             let package = member.key_package(self, owner, suite);
-            self.put(
+            self.ask_on_line(
                 line,
                 Request::PublishKeyPackages {
                     suite,
@@ -72,30 +72,6 @@ impl World {
         crowd.iter().map(|member| member.user).collect()
     }
 
-    /// A connection that leads to nobody: its answers are dropped.
-    fn line(&mut self, transport_key: mortise_protocol::identity::PublicKey) -> ConnId {
-        self.next_conn += 1;
-        let conn = ConnId(self.next_conn);
-        let binding = ConnectionBinding([7; 32]);
-        self.relay_step(vec![Input::Connected {
-            conn,
-            transport_key,
-            binding,
-        }]);
-        conn
-    }
-
-    fn put(&mut self, conn: ConnId, request: Request) {
-        self.relay_step(vec![Input::Frame {
-            conn,
-            stream: StreamId(1),
-            frame: ClientToRelay {
-                id: RequestId(1),
-                request,
-            },
-        }]);
-    }
-
     /// Appends an entry and waits until `owner` has followed it.
     fn append(
         &mut self,
@@ -107,7 +83,7 @@ impl World {
     ) {
         let engine = self.people[owner.0].engine();
         let (org, head) = (engine.org(), engine.roster().head());
-        self.put(
+        self.ask_on_line(
             line,
             Request::Hello {
                 org,
@@ -117,7 +93,7 @@ impl World {
         let entry = sign_entry(org, head, self.now_ms, signer, key, ops);
         let entry = entry.bytes().to_vec().into();
         let slots = Vec::new();
-        self.put(line, Request::AppendRoster { entry, slots });
+        self.ask_on_line(line, Request::AppendRoster { entry, slots });
         self.settle();
         let after = self.people[owner.0].engine().roster().head();
         assert_eq!(after.seq, head.seq.next(), "the relay takes the entry");

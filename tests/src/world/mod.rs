@@ -6,6 +6,7 @@
 mod crowd;
 mod disk;
 mod liar;
+mod line;
 mod network;
 mod person;
 mod relay;
@@ -20,7 +21,8 @@ use mortise_protocol::identity::{
     RosterSeq, SigningKey, sha256,
 };
 use mortise_protocol::roster::Role;
-use mortise_protocol::wire::ConnectionBinding;
+use mortise_protocol::store::MemoryStore;
+use mortise_protocol::wire::{ConnectionBinding, RelayToClient};
 use mortise_relay::core::{ConnId, Core, CoreConfig, Input, Output};
 use rand::{Rng, RngCore, SeedableRng};
 use rand_chacha::ChaCha12Rng;
@@ -32,6 +34,7 @@ pub use person::{Person, PersonId};
 pub use talk::wall_clock_ms;
 pub use template::Template;
 
+use crate::history::Recorder;
 use network::Network;
 
 /// What a relay is called in links of this world.
@@ -80,6 +83,11 @@ pub struct World {
     pub trace: u64,
     /// Whose frames are printed on stderr.
     pub watched: Option<PersonId>,
+    /// Who writes down what clients ask and are told.
+    pub recorder: Option<Recorder>,
+    /// What came unasked on lines that somebody listens on, and which of them the relay has cut.
+    tapped: BTreeMap<ConnId, Vec<RelayToClient>>,
+    cut_lines: BTreeSet<ConnId>,
     /// When the relay's held writes are synced, ms since 1970, and what it says then.
     sync_at_ms: Option<u64>,
     unsaid: Vec<Output>,
@@ -89,6 +97,8 @@ pub struct World {
     /// Which devices have submitted a commit for an epoch.
     commits: BTreeMap<(GroupId, Epoch), BTreeSet<DeviceId>>,
     next_conn: u64,
+    /// What came on lines that somebody is asking on.
+    heard: BTreeMap<ConnId, Vec<RelayToClient>>,
 }
 
 impl World {
@@ -103,8 +113,8 @@ impl World {
 
     fn on_disk(seed: u64, now_ms: u64, disk: Disk) -> Self {
         let statement = SigningKey::from_seed(&[9; 32]);
-        let config = CoreConfig::new(statement.public());
-        let relay = Core::load(&disk, config).expect("a relay starts on a good disk");
+        let config = CoreConfig::new(statement);
+        let relay = Core::load(&disk, config.clone()).expect("a relay starts on a good disk");
         Self {
             now_ms,
             rng: ChaCha12Rng::seed_from_u64(seed),
@@ -120,6 +130,9 @@ impl World {
             served: Vec::new(),
             trace: 0,
             watched: None,
+            recorder: None,
+            tapped: BTreeMap::new(),
+            cut_lines: BTreeSet::new(),
             sync_at_ms: None,
             unsaid: Vec::new(),
             started_ms: now_ms,
@@ -127,13 +140,14 @@ impl World {
             network: Network::default(),
             commits: BTreeMap::new(),
             next_conn: 0,
+            heard: BTreeMap::new(),
         }
     }
 
     /// The relay's statement key.
     #[must_use]
     pub fn statement_key(&self) -> PublicKey {
-        self.config.statement_key
+        self.config.statement_key.public()
     }
 
     /// Counts something.
@@ -172,7 +186,7 @@ impl World {
         let claim = ClaimLink {
             relay: ADDRESS.into(),
             relay_key: Hash([0; 32]),
-            statement_key: self.config.statement_key,
+            statement_key: self.config.statement_key.public(),
             token,
         };
         let seed = self.rng.next_u64();
@@ -258,6 +272,12 @@ impl World {
         id
     }
 
+    /// Somebody appears with a device that was set up before: from a backup.
+    pub fn restore(&mut self, name: &str, store: MemoryStore) -> PersonId {
+        let seed = self.rng.next_u64();
+        self.enter(Person::restore(name, store, seed))
+    }
+
     fn enter(&mut self, person: Person) -> PersonId {
         let id = PersonId(self.people.len());
         self.people.push(person);
@@ -294,6 +314,9 @@ impl World {
         let binding = ConnectionBinding(binding);
         self.people[id.0].conn = Some(conn);
         self.network.open(conn, id);
+        if let Some(recorder) = &mut self.recorder {
+            recorder.connected(conn, self.people[id.0].device());
+        }
         self.count("connections");
         self.relay_step(vec![Input::Connected {
             conn,

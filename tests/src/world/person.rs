@@ -410,6 +410,7 @@ pub(super) fn event_name(event: &Event) -> &'static str {
         Event::Invited { .. } => "invited",
         Event::Ordered { .. } => "ordered",
         Event::OrderStatus { .. } => "status",
+        Event::Evidence { .. } => "evidence",
         Event::Delayed { .. } => "delayed",
         Event::TurnedAway { .. } => "turned away",
         Event::Failed { .. } => "failed",

@@ -116,7 +116,7 @@ impl World {
 
 impl<S: Store> World<S> {
     pub(super) fn on(mut store: S) -> Self {
-        let mut core = Core::load(&store, CoreConfig::new(statement_key())).expect("load");
+        let mut core = Core::load(&store, CoreConfig::new(key(1, 0))).expect("load");
         core.add_claim_token(&mut store, sha256(TOKEN))
             .expect("token");
         let root = org_root(0);
@@ -359,7 +359,7 @@ impl<S: Store> World<S> {
 
     /// What the relay would be after a restart.
     pub(super) fn restarted(&self) -> Core {
-        Core::load(&self.store, CoreConfig::new(statement_key())).expect("load")
+        Core::load(&self.store, CoreConfig::new(key(1, 0))).expect("load")
     }
 }
 

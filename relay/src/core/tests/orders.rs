@@ -327,10 +327,12 @@ fn row(group: &Group, state: GroupState, attested_by: &[DeviceId], at_ms: u64) -
         state,
         attested_by: attested_by.to_vec(),
         at_ms,
+        rotated_at_ms: 0,
+        confirmed_at_ms: 0,
     }
 }
 
-/// REQ-065: a row for each group that is older than the order; rotated outweighs clean; sealed until somebody says.
+/// REQ-065, REQ-179: a row for each group that is older than the order; rotated outweighs clean; sealed until somebody says.
 #[test]
 fn the_status_of_an_order_is_what_devices_attest() {
     let mut world = World::founded();
@@ -338,13 +340,14 @@ fn the_status_of_an_order_is_what_devices_attest() {
     let (gone, _) = world.join(owner, Role::Member);
     let (a, conn_a) = world.join(owner, Role::Member);
     let (b, conn_b) = world.join(owner, Role::Member);
+    let created = world.now_ms;
     let groups: Vec<Group> = (1..=3)
         .map(|n| Group::created(n, &mut world, conn_a))
         .collect();
     let order = world.order(owner, vec![Op::RemoveUser { user: gone.user }]);
     Group::created(4, &mut world, conn_a);
     let status = |world: &mut World| match world.ask(owner, Request::OrderStatus { order }) {
-        Response::OrderStatus { groups } => groups,
+        Response::OrderStatus { groups, .. } => groups,
         other => panic!("no status: {other:?}"),
     };
     let sealed: Vec<_> = groups
@@ -375,7 +378,11 @@ fn the_status_of_an_order_is_what_devices_attest() {
     both.sort_unstable();
     let expected = [
         row(&groups[0], GroupState::Clean, &[a.id()], start),
-        row(&groups[1], GroupState::Rotated, &both, start),
+        GroupStatus {
+            rotated_at_ms: created,
+            confirmed_at_ms: start + 1,
+            ..row(&groups[1], GroupState::Rotated, &both, start)
+        },
         sealed[2].clone(),
     ];
     assert_eq!(status(&mut world), expected);
@@ -389,7 +396,7 @@ fn the_status_of_an_order_is_what_devices_attest() {
     );
     let next = world.order(owner, vec![Op::RemoveUser { user: again.user }]);
     match world.ask(owner, Request::OrderStatus { order: next }) {
-        Response::OrderStatus { groups } => {
+        Response::OrderStatus { groups, .. } => {
             assert_eq!(groups.len(), 4);
             assert!(groups.iter().all(|g| g.state == GroupState::Sealed));
         }
@@ -404,7 +411,7 @@ fn the_status_is_for_those_who_answer_for_it() {
     let owner = world.owner_online();
     let (gone, _) = world.join(owner, Role::Member);
     let order = world.order(owner, vec![Op::RemoveUser { user: gone.user }]);
-    let groups = Vec::new();
+    let (groups, ordered) = (Vec::new(), world.now_ms);
     for role in Role::ALL {
         let (_, conn) = world.join(owner, role);
         let answer = world.ask(conn, Request::OrderStatus { order });
@@ -414,6 +421,8 @@ fn the_status_is_for_those_who_answer_for_it() {
         );
         let expected = match allowed {
             true => Response::OrderStatus {
+                appended_at_ms: ordered,
+                closed: 1,
                 groups: Vec::clone(&groups),
             },
             false => Response::Refused(Refusal::Forbidden),

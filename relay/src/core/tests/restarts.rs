@@ -42,13 +42,30 @@ fn room() -> Room {
 }
 
 impl Room {
-    fn restart(&self, (device, conn): &(Device, ConnId), parent: Epoch, successor: u8) -> Request {
+    /// A Restart because of a commit by Ann.
+    fn restart(&self, who: &(Device, ConnId), parent: Epoch, successor: u8) -> Request {
+        let culprit = self.ann.0.id();
+        self.restart_for(
+            RestartCause::FaultyCommit { culprit },
+            who,
+            parent,
+            successor,
+        )
+    }
+
+    fn restart_for(
+        &self,
+        cause: RestartCause,
+        (device, conn): &(Device, ConnId),
+        parent: Epoch,
+        successor: u8,
+    ) -> Request {
         let (roster_seq, roster_hash) = at_head(&self.world.roster);
         let statement = RestartStatement {
             group: self.group.id,
             parent_epoch: parent,
             parent_entry_hash: self.group.opening(parent),
-            cause: RestartCause::Requested,
+            cause,
             successor: GroupId([successor; 32]),
             roster_seq,
             roster_hash,
@@ -131,6 +148,18 @@ fn an_unconfirmed_epoch_can_be_gone_back_behind() {
     r.subscribe(r.ann.1, 3);
     let back = r.restart(&r.bob, Epoch(1), 2);
     appended(r.world.ask(r.bob.1, back));
+}
+
+/// REQ-150: who accuses nobody goes on from the head: a wish undoes nothing that it has not seen.
+#[test]
+fn a_wish_goes_back_behind_nothing() {
+    let mut r = room();
+    r.rotate();
+    let wish = |r: &Room, parent| r.restart_for(RestartCause::Requested, &r.bob, parent, 2);
+    let back = wish(&r, Epoch(1));
+    assert!(Room::wrong_epoch(&r.world.refused(r.bob.1, back)));
+    let on = wish(&r, Epoch(2));
+    appended(r.world.ask(r.bob.1, on));
 }
 
 /// REQ-151: the first proof by somebody else confirms it.

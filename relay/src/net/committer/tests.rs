@@ -11,7 +11,7 @@ const CONN: ConnId = ConnId(1);
 const STREAM: StreamId = StreamId(0);
 
 fn running(crash: Crash) -> Running {
-    let key = SigningKey::from_seed(&[1; 32]).public();
+    let key = SigningKey::from_seed(&[1; 32]);
     let mut store = MemoryStore::default();
     let core = Core::load(&store, CoreConfig::new(key)).expect("load");
     store.plan_crash(crash);
@@ -53,11 +53,14 @@ async fn ask(running: &Running, id: u64) {
 
 async fn refusal(queue: &mut mpsc::UnboundedReceiver<crate::net::outbox::Queued>) -> Refusal {
     let queued = queue.recv().await.expect("an answer");
-    match &queued.frame {
-        Frame::Single(RelayToClient::Response {
+    let Frame::Single(frame) = &queued.frame else {
+        panic!("not for one connection: {:?}", queued.frame);
+    };
+    match &**frame {
+        RelayToClient::Response {
             response: Response::Refused(refusal),
             ..
-        }) => refusal.clone(),
+        } => refusal.clone(),
         other => panic!("not a refusal: {other:?}"),
     }
 }
