@@ -191,6 +191,9 @@ impl Protocol for Text {
         if line.starts_with("-ERR") {
             bail!("nats: {line}");
         }
+        if line == "PING" {
+            return Ok(Some((body, Event::Ping)));
+        }
         let Some(words) = line.strip_prefix("MSG ") else {
             return Ok(Some((body, Event::Other)));
         };
@@ -239,6 +242,10 @@ mod tests {
         assert_eq!(
             text.next(b"PONG\r\n").expect("fine"),
             Some((6, Event::Other))
+        );
+        assert_eq!(
+            text.next(b"PING\r\n").expect("fine"),
+            Some((6, Event::Ping))
         );
         assert!(text.next(b"MSG inbox.3 1 11\r\n{\"error\":1}\r\n").is_err());
         assert!(text.next(b"-ERR 'no'\r\n").is_err());
