@@ -134,6 +134,11 @@ impl Stage {
         assert!(self.order > before, "the order was given");
     }
 
+    /// How many records the log has.
+    pub(super) fn length(&self) -> usize {
+        self.world.log(self.group).len()
+    }
+
     /// The owner's fence.
     pub(super) fn fence(&self) -> RosterSeq {
         self.world.people[ANN.0].engine().roster().fence()
@@ -290,8 +295,11 @@ impl Stage {
         for fence in [self.order, self.x.roster.0, RosterSeq(0)] {
             let record = self.record(made, fence);
             self.hand(to, record);
+            if let Some(gained) = self.advanced(to, before.0) {
+                return Some(gained);
+            }
         }
-        self.advanced(to, before.0)
+        None
     }
 
     /// Whether somebody has followed a commit out of an epoch.
