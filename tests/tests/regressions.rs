@@ -426,3 +426,27 @@ fn a_successor_that_lost_is_nobodys_group() {
     );
     no_alarms(&world);
 }
+
+/// REQ-156: who asked to be let in anew and asked once more had the answer to the first question for a lie.
+/// (`./x sim --seed 59`)
+#[test]
+fn to_ask_twice_is_to_ask_once() {
+    let (mut world, people) = World::with_people(1, SUITE_CLASSICAL, &["Ann", "Bob", "Cy"]);
+    let (ann, cy) = (people[0], people[2]);
+    let group = world.group(ann, &people[1..]);
+    for gap_ms in 0..30 {
+        let first = world.command(cy, CommandKind::ResyncGroup { group });
+        let until = world.now_ms + gap_ms;
+        world.run_until(until);
+        let second = world.command(cy, CommandKind::ResyncGroup { group });
+        world.settle();
+        no_alarms(&world);
+        for id in [first, second] {
+            let answers = world.people[cy.0].events.iter();
+            let answers = answers.filter(|e| **e == Event::Done { id });
+            assert_eq!(answers.count(), 1, "{gap_ms} ms");
+        }
+        assert_eq!(world.view(cy, group).status, GroupStatusView::Active);
+        assert_eq!(world.view(cy, group).epoch, world.view(ann, group).epoch);
+    }
+}

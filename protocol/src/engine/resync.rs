@@ -50,11 +50,18 @@ impl State {
             GroupStatus::Active | GroupStatus::Halted(_) | GroupStatus::Stopped(_) => {}
             _ => return Ok(Err(row.closed().unwrap_or(CommandError::ContinuedWithout))),
         }
-        self.ask_resync(tx, group, &mut row)?;
+        if resync_row(tx, group)?.is_none() {
+            self.ask_resync(tx, group, &mut row)?;
+        }
+        // A question that is open already is put once more: with another one, an answer to it would not be taken.
         if let Some(mut asked) = resync_row(tx, group)? {
             asked.intents.push(id.0);
             rows::put(tx, RESYNCS, group.0, &asked)?;
         }
+        if let Some(link) = &mut self.link {
+            link.resyncs.remove(&group);
+        }
+        self.dirty.insert(group);
         Ok(Ok(()))
     }
 

@@ -328,8 +328,7 @@ fn order_acked_early(history: &mut History) {
     let under = |r: &FinalRecord| r.fence < order;
     let last = history.logs[&group][old..]
         .iter()
-        .filter(|r| under(r))
-        .next_back();
+        .rfind(|r| under(r));
     let record = last.expect("a record").record;
     let sent = call(
         history,

@@ -529,8 +529,15 @@ impl Device {
     }
 
     /// Deals with the Welcomes for which the roster is here (REQ-093).
-    fn read_inbox(&mut self) -> anyhow::Result<()> {
+    pub(super) fn read_inbox(&mut self) -> anyhow::Result<()> {
         while let Some(item) = self.inbox.front() {
+            // Who was removed and added again while away meets both in their order: the log comes first.
+            let held = self.groups.get(&item.group);
+            let follows =
+                |held: &Held| held.standing == Standing::Active && held.seq < item.entry.seq;
+            if held.is_some_and(follows) {
+                return Ok(());
+            }
             if super::log::based_on(&item.entry)? > self.roster().head().seq {
                 self.fetch_roster();
                 return Ok(());

@@ -53,6 +53,7 @@ pub(super) enum Action {
     ResyncGroup,
     Reinvite,
     SetPolicy,
+    Villainy,
 }
 
 /// Actions and how often they come up.
@@ -114,7 +115,8 @@ impl Scenario {
                 }
             }
             Action::Wake => {
-                let sleepers = self.everybody(|s, p| s.world.people[p.0].asleep);
+                let sleepers =
+                    self.everybody(|s, p| s.world.people[p.0].asleep && !s.model.is_villain(p));
                 if let Some(who) = sleepers.choose(&mut self.rng) {
                     self.world.wake(*who);
                 }
@@ -174,6 +176,7 @@ impl Scenario {
             }
             Action::ResyncGroup => self.resync_group(),
             Action::Reinvite => self.reinvite()?,
+            Action::Villainy => self.villainy()?,
             Action::ClockJump => {
                 if let Some(who) = self.anybody() {
                     let skew = self.rng.random_range(-MAX_SKEW_MS..=MAX_SKEW_MS);
@@ -189,7 +192,7 @@ impl Scenario {
     pub(super) fn everybody(&self, holds: impl Fn(&Self, PersonId) -> bool) -> Vec<PersonId> {
         (0..self.world.people.len())
             .map(PersonId)
-            .filter(|p| holds(self, *p))
+            .filter(|p| self.model.is_of(&self.world, *p) && holds(self, *p))
             .collect()
     }
 
@@ -207,8 +210,8 @@ impl Scenario {
     /// Users that belong.
     pub(super) fn users(&self) -> Vec<UserId> {
         let mut users: Vec<UserId> = Vec::new();
-        for person in self.world.people.iter().filter(|p| p.is_in()) {
-            let user = person.user();
+        for who in self.everybody(|_, _| true) {
+            let user = self.world.people[who.0].user();
             let belongs = self
                 .model
                 .roster
@@ -221,7 +224,7 @@ impl Scenario {
         users
     }
 
-    fn holds(&self, who: PersonId, group: GroupId) -> bool {
+    pub(super) fn holds(&self, who: PersonId, group: GroupId) -> bool {
         self.model
             .held
             .get(&(who, group))
@@ -485,10 +488,10 @@ impl Scenario {
     fn close_group(&mut self) {
         if self.groups.len() > 3
             && let Some(group) = self.some_group()
-            && self.is_awake(PersonId(0))
+            && self.is_awake(self.model.owner)
         {
             self.world.count("groups closed");
-            self.command(PersonId(0), CommandKind::CloseGroup { group });
+            self.command(self.model.owner, CommandKind::CloseGroup { group });
         }
     }
 
@@ -502,9 +505,16 @@ impl Scenario {
         }
     }
 
+    fn some_administrator(&mut self) -> PersonId {
+        match self.rng.random_bool(0.5) {
+            true => self.model.owner,
+            false => self.model.admin,
+        }
+    }
+
     /// What an owner or an admin does to the directory.
     fn administer(&mut self, action: Action) {
-        let by = PersonId(self.rng.random_range(0..2));
+        let by = self.some_administrator();
         let users = self.users();
         if let Some(user) = users.choose(&mut self.rng).copied()
             && self.is_awake(by)
@@ -547,7 +557,7 @@ impl Scenario {
 
     /// Somebody who was suspended, or has lost every device, is invited again.
     fn reinvite(&mut self) -> Result<(), Broken> {
-        let by = PersonId(self.rng.random_range(0..2));
+        let by = self.some_administrator();
         let roster = &self.model.roster;
         let is_out = |user: &UserId| roster.devices_of(*user).next().is_none();
         let out: Vec<_> = self.users().into_iter().filter(is_out).collect();
@@ -572,8 +582,9 @@ impl Scenario {
     }
 
     fn invite_device(&mut self) -> Result<(), Broken> {
-        let members =
-            self.everybody(|s, p| s.is_awake(p) && s.world.people[p.0].conn.is_some() && p.0 != 0);
+        let members = self.everybody(|s, p| {
+            s.is_awake(p) && s.world.people[p.0].conn.is_some() && p != s.model.owner
+        });
         if let Some(who) = members.choose(&mut self.rng) {
             let expires_at_ms = self.world.now_ms + 86_400_000;
             self.command(
@@ -592,7 +603,7 @@ impl Scenario {
     /// Whoever holds an invitation begins to join.
     pub(super) fn welcome_the_invited(&mut self) {
         for invited in std::mem::take(&mut self.model.invited) {
-            if self.world.people.len() >= MAX_PEOPLE {
+            if self.everybody(|_, _| true).len() >= MAX_PEOPLE {
                 return;
             }
             self.joining += 1;
@@ -610,7 +621,7 @@ impl Scenario {
 
     /// Two who may change the roster do so at the same moment.
     fn roster_race(&mut self) {
-        for by in [PersonId(0), PersonId(1)] {
+        for by in [self.model.owner, self.model.admin] {
             let users: Vec<_> = self.users().into_iter().skip(2).collect();
             let role = if self.rng.random_bool(0.5) {
                 Role::Supervisor
@@ -631,20 +642,18 @@ impl Scenario {
         if orders >= MAX_ORDERS {
             return;
         }
-        let Some(by) = (0..2)
-            .map(PersonId)
+        let Some(by) = [self.model.owner, self.model.admin]
+            .into_iter()
             .filter(|p| self.is_awake(*p))
             .collect::<Vec<_>>()
             .choose(&mut self.rng)
             .copied()
         else {
-            self.world.wake(PersonId(0));
+            self.world.wake(self.model.owner);
             return self.order();
         };
         let targets = self.everybody(|s, p| {
-            p.0 > 1
-                && s.world.people[p.0].is_in()
-                && s.model.roster.is_admitted(s.world.people[p.0].device())
+            p > s.model.admin && s.model.roster.is_admitted(s.world.people[p.0].device())
         });
         let in_groups: Vec<_> = targets
             .iter()

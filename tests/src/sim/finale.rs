@@ -7,18 +7,42 @@ use mortise_protocol::identity::{GroupId, LogSeq, RosterSeq};
 use mortise_protocol::wire::GroupState;
 
 use super::Broken;
+use super::mischief::Mischief;
 use super::model::RecordKind;
 use super::scenario::Scenario;
 use crate::world::PersonId;
 
 impl Scenario {
     pub(super) fn finish(&mut self) -> Result<(), Broken> {
-        self.welcome_the_invited();
+        self.of_each(|this| {
+            this.welcome_the_invited();
+            Ok(())
+        })?;
         self.world.heal();
+        self.end_mischief();
+        if self.model.villainy.is_some() {
+            // What a villain has broken is mended by those who may, and they may be asleep.
+            self.wake_everybody();
+        }
         self.settle("with sleepers")?;
-        self.check_converged()?;
+        self.model.is_over = true;
+        self.of_each(Self::check_converged)?;
         self.wake_everybody();
         self.settle("with everybody")?;
+        self.of_each(Self::check_end)
+    }
+
+    /// Holds of each organisation.
+    fn of_each(&mut self, check: impl Fn(&mut Self) -> Result<(), Broken>) -> Result<(), Broken> {
+        check(self)?;
+        if self.turn_to_neighbours() {
+            check(self)?;
+            self.turn_to_neighbours();
+        }
+        Ok(())
+    }
+
+    fn check_end(&mut self) -> Result<(), Broken> {
         self.look_again()?;
         self.check_converged()?;
         self.model.check_fences()?;
@@ -30,6 +54,18 @@ impl Scenario {
         self.check_histories()?;
         self.check_order_status()?;
         self.try_departed()
+    }
+
+    /// An honest relay again, and new connections: what was withheld comes to light.
+    pub(super) fn end_mischief(&mut self) {
+        if self.options.plant.is_some() || self.world.liar.take().is_none() {
+            return;
+        }
+        for who in (0..self.world.people.len()).map(PersonId) {
+            if Mischief::plays_with(who) {
+                self.world.disconnect(who);
+            }
+        }
     }
 
     fn look_again(&mut self) -> Result<(), Broken> {
@@ -88,6 +124,12 @@ impl Scenario {
             if asked.count().max(1) >= admitted.count() {
                 continue;
             }
+            // Nor is anybody needed where the log has ended: who was taken on reads the next one.
+            let is_held = |p: &PersonId| self.holds(*p, group);
+            let has_ended = log.iter().any(|l| l.kind == RecordKind::Restart);
+            if has_ended && !online.iter().any(is_held) {
+                continue;
+            }
             let outside = online.iter().find(|p| {
                 let member = tree.contains(&self.world.people[p.0].device());
                 let held = self.model.held.get(&(**p, group));
@@ -125,7 +167,8 @@ impl Scenario {
         for (token, sent) in &self.model.texts {
             let author = &self.world.people[sent.who.0];
             let gone = self.model.departed.contains_key(&author.device());
-            if sent.place.is_none() && !sent.failed && !gone {
+            let is_out = gone || self.model.is_villain(sent.who);
+            if sent.place.is_none() && !sent.failed && !is_out {
                 let detail = format!("{token} of {} in {:?}", author.name, sent.group);
                 return Err(Broken::new("nothing is lost", detail));
             }
@@ -178,6 +221,9 @@ impl Scenario {
         let log = self.model.logs.get(&group).into_iter().flatten();
         for logged in log.filter(|l| l.kind == RecordKind::Message && l.record.epoch.0 >= since) {
             let seq = logged.record.seq;
+            if self.model.is_crime(group, seq) {
+                continue;
+            }
             if !texts.contains(&seq) && !gaps.iter().any(|gap| gap.contains(&seq)) {
                 let said = self.model.contents.get(&(group, logged.record.seq));
                 let detail = format!(
@@ -192,7 +238,7 @@ impl Scenario {
 
     /// What the owner is told: no group with a member online is sealed.
     fn check_order_status(&mut self) -> Result<(), Broken> {
-        let owner = PersonId(0);
+        let owner = self.model.owner;
         let orders: Vec<_> = self.model.roster.orders().iter().map(|o| o.seq).collect();
         for order in orders {
             let id = self.command(owner, CommandKind::OrderStatus { order });
@@ -214,7 +260,12 @@ impl Scenario {
                     GroupState::Ended => "groups ended",
                 };
                 *self.model.counts.entry(told).or_default() += 1;
-                if row.state == GroupState::Rotated && !self.was_rotated(row.group, order) {
+                let villain = self.model.villainy.as_ref().map(|v| v.device);
+                let is_word_of_villain = villain.is_some_and(|d| row.attested_by.contains(&d));
+                if row.state == GroupState::Rotated
+                    && !is_word_of_villain
+                    && !self.was_rotated(row.group, order)
+                {
                     let detail = format!("{:?} was not rotated for {order}", row.group);
                     return Err(Broken::new("who attests tells the truth", detail));
                 }

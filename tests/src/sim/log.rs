@@ -4,7 +4,7 @@ use mortise_protocol::identity::{DeviceId, GroupId, LogSeq, RosterSeq, decode};
 use mortise_protocol::store::{MemoryStore, Write};
 use mortise_protocol::wire::aad::{ContentType, PrivateHeader};
 use mortise_protocol::wire::{InboxItem, LogRecord, RecordBody};
-use mortise_relay::core::layout::{LOG, ROSTER, WELCOMES};
+use mortise_relay::core::layout::{LOG, ORG_GROUPS, ROSTER, WELCOMES};
 
 use super::Broken;
 use super::model::{Departed, Logged, Model, RecordKind};
@@ -14,7 +14,13 @@ impl Model {
     /// One batch that is durable now.
     pub(super) fn watch_relay(&mut self, world: &mut World, batch: &[Write]) -> Result<(), Broken> {
         let fence_before = self.roster.fence();
-        for write in batch.iter().filter(|w| w.space == ROSTER) {
+        let org = self.org;
+        let is_ours = |write: &&Write| write.key.starts_with(&org.0);
+        let groups = batch.iter().filter(|w| w.space == ORG_GROUPS);
+        let groups = groups.filter(is_ours);
+        self.own_groups
+            .extend(groups.filter_map(|w| Some(GroupId(*w.key.last_chunk()?))));
+        for write in batch.iter().filter(|w| w.space == ROSTER).filter(is_ours) {
             self.watch_entry(world, write)?;
         }
         self.watch_logs(batch, fence_before)?;
@@ -31,6 +37,9 @@ impl Model {
             return;
         };
         let group = GroupId(*group);
+        if !self.own_groups.contains(&group) {
+            return;
+        }
         let seq = key
             .get(32..40)
             .and_then(|k| k.first_chunk())
@@ -56,6 +65,9 @@ impl Model {
                     "a row does not decode",
                 ));
             };
+            if !self.own_groups.contains(&group) {
+                continue;
+            }
             // In a batch that holds an order, records from before it may carry the fence from before it.
             if record.fence < fence_before || record.fence > self.roster.fence() {
                 return Err(Broken::new(

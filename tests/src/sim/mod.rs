@@ -10,10 +10,12 @@ mod departed;
 mod finale;
 mod lines;
 mod log;
+mod mischief;
 mod model;
 pub mod plants;
 mod scenario;
 mod story;
+mod villainy;
 
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
@@ -112,12 +114,17 @@ pub fn suite_of(seed: u64) -> u16 {
     }
 }
 
+/// Whether a second organisation lives on the relay of this seed.
+fn has_neighbours(seed: u64) -> bool {
+    seed % 8 == 4
+}
+
 /// Runs one seed.
 #[must_use]
 pub fn run(seed: u64, options: Options) -> Outcome {
     let began = std::time::Instant::now();
     let suite = options.suite.unwrap_or_else(|| suite_of(seed));
-    let world = template(suite).world(seed);
+    let world = template(suite, has_neighbours(seed)).world(seed);
     let mut scenario = scenario::Scenario::new(seed, world, options);
     let broken = run_to_its_end(&mut scenario).err();
     let counts = scenario.counts();
@@ -158,16 +165,15 @@ fn run_to_its_end(scenario: &mut scenario::Scenario) -> Result<(), Broken> {
     })
 }
 
-/// The organisation that seeds of this suite begin with, set up once per process.
-fn template(suite: u16) -> &'static Template {
-    static CLASSICAL: OnceLock<Template> = OnceLock::new();
-    static HYBRID: OnceLock<Template> = OnceLock::new();
-    let cell = if suite == SUITE_HYBRID {
-        &HYBRID
-    } else {
-        &CLASSICAL
-    };
-    cell.get_or_init(|| Template::found(start_ms(), suite))
+/// The organisations that seeds of this suite begin with, set up once per process.
+fn template(suite: u16, with_neighbours: bool) -> &'static Template {
+    static TEMPLATES: [OnceLock<Template>; 4] = [const { OnceLock::new() }; 4];
+    let is_hybrid = suite == SUITE_HYBRID;
+    let cell = &TEMPLATES[2 * usize::from(is_hybrid) + usize::from(with_neighbours)];
+    cell.get_or_init(|| match with_neighbours {
+        false => Template::found(start_ms(), suite),
+        true => Template::found_two(start_ms(), suite),
+    })
 }
 
 /// openmls compares lifetimes with the wall clock, so the world's time starts near it; at a round hour, so that

@@ -5,15 +5,18 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use mortise_protocol::engine::{Event, GroupStatusView, IntentId};
-use mortise_protocol::identity::{DeviceId, Epoch, GroupId, Hash, LogSeq, Pin, RosterSeq, UserId};
+use mortise_protocol::identity::{
+    DeviceId, Epoch, GroupId, Hash, LogSeq, OrgId, Pin, RosterSeq, UserId,
+};
 use mortise_protocol::roster::Roster;
-use mortise_protocol::store::MemoryStore;
+use mortise_protocol::store::{MemoryStore, Write};
 use mortise_protocol::wire::{InboxItem, LogRecord};
 
 use super::Broken;
 use super::answers::Answers;
 use super::story::Story;
-use crate::world::{PersonId, World};
+use super::villainy::Villainy;
+use crate::world::{PersonId, Served, World};
 
 /// A text that somebody wanted to send.
 #[derive(Clone, Debug)]
@@ -82,7 +85,13 @@ pub(super) struct Held {
 
 /// The model.
 pub(super) struct Model {
+    pub(super) org: OrgId,
+    /// Who founded it, and who else may give orders.
+    pub(super) owner: PersonId,
+    pub(super) admin: PersonId,
     pub(super) roster: Roster,
+    /// Which groups are of this organisation.
+    pub(super) own_groups: BTreeSet<GroupId>,
     pub(super) logs: BTreeMap<GroupId, Vec<Logged>>,
     /// What a record says, by whoever could read it first.
     pub(super) contents: BTreeMap<(GroupId, LogSeq), String>,
@@ -103,17 +112,24 @@ pub(super) struct Model {
     pub(super) welcomes: Vec<InboxItem>,
     /// What users were told about orders that they asked about.
     pub(super) statuses: BTreeMap<(PersonId, IntentId), Vec<mortise_protocol::engine::OrderGroup>>,
+    pub(super) villainy: Option<Villainy>,
+    /// Everything is healed: what is broken now stays broken.
+    pub(super) is_over: bool,
     pub(super) counts: BTreeMap<&'static str, u64>,
     pub(super) story: Story,
     cursors: Vec<usize>,
 }
 
 impl Model {
-    /// A model of a world that has begun: nobody is in a group yet.
-    pub(super) fn new(world: &World) -> Self {
-        let roster = world.people[0].engine().roster().clone();
+    /// A model of one organisation in a world that has begun: nobody is in a group yet.
+    pub(super) fn new(world: &World, owner: PersonId) -> Self {
+        let engine = world.people[owner.0].engine();
         Self {
-            roster,
+            org: engine.org(),
+            owner,
+            admin: PersonId(owner.0 + 1),
+            roster: engine.roster().clone(),
+            own_groups: BTreeSet::new(),
             logs: BTreeMap::new(),
             contents: BTreeMap::new(),
             epochs: BTreeMap::new(),
@@ -128,6 +144,8 @@ impl Model {
             entries: BTreeMap::new(),
             welcomes: Vec::new(),
             statuses: BTreeMap::new(),
+            villainy: None,
+            is_over: false,
             counts: BTreeMap::new(),
             story: Story::default(),
             cursors: Vec::new(),
@@ -138,14 +156,28 @@ impl Model {
         *self.counts.entry(what).or_default() += 1;
     }
 
-    /// Looks at all that has happened since the last time.
-    pub(super) fn check(&mut self, world: &mut World) -> Result<(), Broken> {
-        for batch in world.disk.take_tap() {
-            self.watch_relay(world, &batch)?;
+    /// Whether somebody belongs to this organisation.
+    pub(super) fn is_of(&self, world: &World, who: PersonId) -> bool {
+        let person = &world.people[who.0];
+        person.is_in() && person.engine().org() == self.org
+    }
+
+    /// Looks at all that has happened since the last time: what the relay has stored, what it has served.
+    pub(super) fn check(
+        &mut self,
+        world: &mut World,
+        stored: &[Vec<Write>],
+        served: &[Served],
+    ) -> Result<(), Broken> {
+        for batch in stored {
+            self.watch_relay(world, batch)?;
         }
-        self.watch_served(world)?;
+        self.watch_served(world, served)?;
         self.cursors.resize(world.people.len(), 0);
         for i in 0..world.people.len() {
+            if !self.is_of(world, PersonId(i)) {
+                continue;
+            }
             let from = self.cursors[i];
             let to = world.people[i].events.len();
             if from == to {
@@ -165,9 +197,13 @@ impl Model {
     }
 
     /// The relay must not serve a departed device what came after its order (promise 1).
-    fn watch_served(&mut self, world: &mut World) -> Result<(), Broken> {
-        for served in std::mem::take(&mut world.served) {
+    fn watch_served(&self, world: &World, served: &[Served]) -> Result<(), Broken> {
+        for served in served {
             let person = &world.people[served.to.0];
+            if self.own_groups.contains(&served.group) && !self.is_of(world, served.to) {
+                let detail = format!("{} got {:?}", person.name, served);
+                return Err(Broken::new("organisations do not mix", detail));
+            }
             let Some(gone) = self.departed.get(&person.device()) else {
                 continue;
             };
@@ -185,6 +221,9 @@ impl Model {
         who: PersonId,
         from: usize,
     ) -> Result<(), Broken> {
+        if self.is_villain(who) {
+            return Ok(());
+        }
         let events: Vec<Event> = world.people[who.0].events[from..].to_vec();
         let name = world.people[who.0].name.clone();
         let mut look = false;
@@ -203,6 +242,10 @@ impl Model {
                     self.count("joins");
                 }
                 Event::GroupCreated { .. } | Event::GroupContinued { .. } => look = true,
+                Event::Alarm(alarm) if self.is_deserved(&alarm) => {
+                    self.count("alarms that name the villain");
+                    look = true;
+                }
                 Event::Alarm(alarm) => {
                     return Err(Broken::new(
                         "no alarm when nobody lies",
@@ -285,14 +328,19 @@ impl Model {
         who: PersonId,
     ) -> Result<(), Broken> {
         let person = &mut world.people[who.0];
-        let name = person.name.clone();
+        let (name, device) = (person.name.clone(), person.device());
         let views = person
             .engine_mut()
             .groups()
             .map_err(|e| Broken::new("an engine names its own defect", format!("{name}: {e}")))?;
         for view in views {
             let members: BTreeSet<DeviceId> = view.members.iter().map(|m| m.device).collect();
-            if let GroupStatusView::Stopped(why) = &view.status {
+            // What a villain has broken is mended, but for who is out meanwhile.
+            let is_gone = self.departed.contains_key(&device);
+            let may_stop = self.villainy.is_some() && (!self.is_over || is_gone);
+            if let GroupStatusView::Stopped(why) = &view.status
+                && !may_stop
+            {
                 return Err(Broken::new(
                     "no group stops when nobody lies",
                     format!("{name}, {:?}: {why}", view.id),

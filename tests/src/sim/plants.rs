@@ -4,6 +4,7 @@
 mod disks;
 mod liars;
 
+use super::mischief::Mischief;
 use crate::world::World;
 
 /// A planted bug.
@@ -59,11 +60,19 @@ pub enum Plant {
     ClientForgetsGroups,
     /// No client's timers go off.
     ClientsLoseTimers,
+    /// A client does not write down that it wants to be let in anew.
+    ClientsForgetResyncs,
+    /// The relay swallows what repairs a group that a villain has broken, and acknowledges it.
+    LiarSwallowsRepairs,
+    /// The relay shows another organisation what is said in this one.
+    LiarServesNeighbours,
+    /// The relay withholds, repeats and reorders what it pushes, and never shows the rest.
+    LiarMakesMischief,
 }
 
 impl Plant {
     /// Every planted bug.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 29] = [
         Self::RelayForgetsDuplicates,
         Self::RelayLosesLastBatch,
         Self::RelayForgetsInboxes,
@@ -89,7 +98,16 @@ impl Plant {
         Self::ClientLosesLastBatch,
         Self::ClientForgetsGroups,
         Self::ClientsLoseTimers,
+        Self::ClientsForgetResyncs,
+        Self::LiarSwallowsRepairs,
+        Self::LiarServesNeighbours,
+        Self::LiarMakesMischief,
     ];
+
+    /// Whether the bug shows only where a member is malicious.
+    pub(super) fn needs_villain(self) -> bool {
+        self == Self::LiarSwallowsRepairs
+    }
 
     /// Plants the bug.
     pub fn install(self, world: &mut World) {
@@ -115,7 +133,7 @@ impl Plant {
             Self::LiarHidesOrder => world.liar = Some(Box::new(liars::HidesOrder)),
             Self::LiarAcksUnstored => world.liar = Some(Box::new(liars::AcksUnstored::default())),
             Self::LiarSwallowsAttestations => {
-                world.liar = Some(Box::new(liars::SwallowsAttestations::default()));
+                world.liar = Some(Box::new(liars::Swallows::attestations()));
             }
             Self::LiarReplaysWelcomes => {
                 world.liar = Some(Box::new(liars::ReplaysWelcomes::default()));
@@ -125,6 +143,10 @@ impl Plant {
             Self::ClientLosesLastBatch => disks::clients_lose_last_batch(world),
             Self::ClientForgetsGroups => disks::client_forgets(world, disks::GROUPS),
             Self::ClientsLoseTimers => world.loses_timers = true,
+            Self::ClientsForgetResyncs => disks::clients_forget_resyncs(world),
+            Self::LiarSwallowsRepairs => world.liar = Some(Box::new(liars::Swallows::repairs())),
+            Self::LiarServesNeighbours => liars::serve_neighbours(world),
+            Self::LiarMakesMischief => world.liar = Some(Box::new(Mischief::new(1))),
         }
     }
 }

@@ -9,7 +9,9 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha12Rng;
 
 use super::actions::Action;
+use super::mischief::Mischief;
 use super::model::Model;
+use super::plants::Plant;
 use super::{Broken, Options};
 use crate::world::{Faults, PersonId, World};
 
@@ -28,19 +30,29 @@ pub(super) struct Scenario {
     pub(super) rng: ChaCha12Rng,
     pub(super) steps_done: usize,
     pub(super) groups: Vec<GroupId>,
+    /// Another organisation on the same relay, and its groups.
+    pub(super) neighbours: Option<Box<(Model, Vec<GroupId>)>>,
     pub(super) tokens: u64,
     pub(super) joining: u64,
     pub(super) disks_broken: u64,
-    options: Options,
+    pub(super) options: Options,
     moves: u64,
     looked_ms: u64,
 }
 
 impl Scenario {
     pub(super) fn new(seed: u64, world: World, options: Options) -> Self {
-        let mut model = Model::new(&world);
+        let mut model = Model::new(&world, PersonId(0));
         model.story.aloud = options.verbose;
+        let is_other = |p: &PersonId| !model.is_of(&world, *p);
+        let other = (0..world.people.len()).map(PersonId).find(is_other);
+        let neighbours = other.map(|owner| {
+            let mut other = Model::new(&world, owner);
+            other.story = model.story.clone();
+            Box::new((other, Vec::new()))
+        });
         Self {
+            neighbours,
             seed,
             world,
             model,
@@ -61,9 +73,15 @@ impl Scenario {
         self.world.watched = self.options.watch.map(PersonId);
         self.settle("at the beginning")?;
         self.make_groups()?;
+        if self.turn_to_neighbours() {
+            self.make_groups()?;
+            self.turn_to_neighbours();
+        }
         self.settle("with groups")?;
         if let Some(plant) = self.options.plant {
             plant.install(&mut self.world);
+        } else if self.seed % 7 == 3 {
+            self.world.liar = Some(Box::new(Mischief::new(self.seed)));
         }
         self.world.faults = self.draw_faults();
         self.set_clocks();
@@ -76,12 +94,32 @@ impl Scenario {
                 Some(action) => *action,
                 None => self.draw_action(),
             };
+            let is_theirs = self.neighbours.is_some()
+                && !appointments.contains_key(&step)
+                && self.rng.random_bool(0.25);
+            if is_theirs {
+                self.turn_to_neighbours();
+            }
             self.act(action)?;
+            if is_theirs {
+                self.turn_to_neighbours();
+            }
             let pause = self.draw_pause();
             self.run_for(pause)?;
         }
+        self.end_mischief();
         self.make_up()?;
         self.finish()
+    }
+
+    /// From here on the story is of the other organisation, if there is one; returns whether there is.
+    pub(super) fn turn_to_neighbours(&mut self) -> bool {
+        let Some(others) = &mut self.neighbours else {
+            return false;
+        };
+        std::mem::swap(&mut self.model, &mut others.0);
+        std::mem::swap(&mut self.groups, &mut others.1);
+        true
     }
 
     /// Every other device's clock is off, by up to five minutes.
@@ -115,6 +153,9 @@ impl Scenario {
         at(40, 95, Action::Race);
         if self.seed.is_multiple_of(5) {
             at(5, 60, Action::InviteDevice);
+            if self.options.plant.is_none_or(Plant::needs_villain) {
+                at(35, 80, Action::Villainy);
+            }
         }
         plan
     }
@@ -156,7 +197,7 @@ impl Scenario {
 
     pub(super) fn wake_everybody(&mut self) {
         for i in 0..self.world.people.len() {
-            if self.world.people[i].asleep {
+            if self.world.people[i].asleep && !self.model.is_villain(PersonId(i)) {
                 self.world.wake(PersonId(i));
             }
         }
@@ -165,7 +206,10 @@ impl Scenario {
     fn make_groups(&mut self) -> Result<(), Broken> {
         let count = self.rng.random_range(3..=4);
         for n in 0..count {
-            let creator = PersonId(self.rng.random_range(0..self.world.people.len()));
+            let everybody = self.everybody(|_, _| true);
+            let Some(creator) = everybody.choose(&mut self.rng).copied() else {
+                return Ok(());
+            };
             let mut users: Vec<_> = self.users();
             let size = self.rng.random_range(2..=4);
             users = users
@@ -226,13 +270,13 @@ impl Scenario {
             let detail = format!("time stands still; the next timer is of {who:?}");
             return Err(Broken::new("nobody spins", detail));
         }
-        self.model.check(&mut self.world)?;
-        let groups: Vec<GroupId> = self.model.logs.keys().copied().collect();
-        if groups.len() != self.groups.len() {
-            // In the order of creation, whatever their ids.
-            let new = groups.into_iter().filter(|g| !self.groups.contains(g));
-            let new: Vec<_> = new.collect();
-            self.groups.extend(new);
+        let stored = self.world.disk.take_tap();
+        let served = std::mem::take(&mut self.world.served);
+        self.model.check(&mut self.world, &stored, &served)?;
+        note_groups(&self.model, &mut self.groups);
+        if let Some(others) = &mut self.neighbours {
+            others.0.check(&mut self.world, &stored, &served)?;
+            note_groups(&others.0, &mut others.1);
         }
         Ok(())
     }
@@ -269,7 +313,10 @@ impl Scenario {
     /// Coverage: what the world and the model have counted.
     pub(super) fn counts(&self) -> BTreeMap<&'static str, u64> {
         let mut counts = self.world.counts.clone();
-        counts.extend(self.model.counts.clone());
+        let others = self.neighbours.iter().map(|others| &others.0.counts);
+        for (kind, count) in others.chain([&self.model.counts]).flatten() {
+            *counts.entry(kind).or_default() += count;
+        }
         let crashes = self.world.people.iter().map(|p| p.crashes as u64).sum();
         counts.insert("device store failures", crashes);
         let starts: u64 = self.world.people.iter().map(|p| p.lives - 1).sum();
@@ -281,5 +328,14 @@ impl Scenario {
     pub(super) fn tell(&self, what: impl FnOnce() -> String) {
         let at = self.world.elapsed_ms();
         self.model.story.tell(at, || format!("# {}", what()));
+    }
+}
+
+/// Adds new groups in the order of creation, whatever their ids.
+fn note_groups(model: &Model, groups: &mut Vec<GroupId>) {
+    if model.logs.len() != groups.len() {
+        let new = model.logs.keys().filter(|g| !groups.contains(g));
+        let new: Vec<_> = new.copied().collect();
+        groups.extend(new);
     }
 }

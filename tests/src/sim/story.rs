@@ -2,15 +2,16 @@
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
+use std::rc::Rc;
 
 /// How many lines are kept.
 const KEPT: usize = 40;
 
-/// The story of a seed.
-#[derive(Debug, Default)]
+/// The story of a seed, told by all who know a part of it.
+#[derive(Clone, Debug, Default)]
 pub(super) struct Story {
     pub(super) aloud: bool,
-    last: RefCell<VecDeque<String>>,
+    last: Rc<RefCell<VecDeque<String>>>,
 }
 
 impl Story {

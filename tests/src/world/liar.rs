@@ -21,6 +21,11 @@ pub trait Liar: Send {
         None
     }
 
+    /// What comes on the same connection after the frame that was asked about last.
+    fn afterwards(&mut self) -> Vec<RelayToClient> {
+        Vec::new()
+    }
+
     /// Whether a connection is closed when the relay says so.
     fn closes(&mut self, _who: PersonId) -> bool {
         true

@@ -137,9 +137,11 @@ impl World {
             self.line_hears(conn, frame);
             return;
         };
+        let mut afterwards = Vec::new();
         if let Some(mut liar) = self.liar.take() {
             let also = liar.also_to(to, &frame);
             let deliver = liar.answer(to, &mut frame);
+            afterwards = liar.afterwards();
             self.liar = Some(liar);
             if let Some((other, conn)) =
                 also.and_then(|other| Some((other, self.people[other.0].conn?)))
@@ -152,16 +154,20 @@ impl World {
                     frame,
                 });
             }
-            if !deliver {
-                return;
+            if deliver {
+                afterwards.insert(0, frame);
             }
+        } else {
+            afterwards.push(frame);
         }
-        self.observe_answer(to, &frame);
-        self.send(Flight::ToDevice {
-            conn,
-            stream,
-            frame,
-        });
+        for frame in afterwards {
+            self.observe_answer(to, &frame);
+            self.send(Flight::ToDevice {
+                conn,
+                stream,
+                frame,
+            });
+        }
     }
 
     fn observe_question(&mut self, conn: ConnId, frame: &ClientToRelay) {

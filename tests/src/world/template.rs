@@ -20,6 +20,25 @@ impl Template {
     /// When that does not work in a world without faults.
     #[must_use]
     pub fn found(now_ms: u64, suite: u16) -> Self {
+        Self::capture(Self::organisation(now_ms, suite))
+    }
+
+    /// The same, and a small organisation beside it on the same relay: its owner, its admin and its members come last.
+    ///
+    /// # Panics
+    /// When that does not work in a world without faults.
+    #[must_use]
+    pub fn found_two(now_ms: u64, suite: u16) -> Self {
+        let mut world = Self::organisation(now_ms, suite);
+        let zoe = world.found("Zoe", suite);
+        world.invite(zoe, "Yan", Role::Admin);
+        for name in ["Xia", "Wim", "Vic"] {
+            world.invite(zoe, name, Role::Member);
+        }
+        Self::capture(world)
+    }
+
+    fn organisation(now_ms: u64, suite: u16) -> World {
         let mut world = World::new(7, now_ms);
         let ann = world.found("Ann", suite);
         world.invite(ann, "Bob", Role::Admin);
@@ -28,7 +47,7 @@ impl Template {
             .to_vec();
         world.add_device(members[0], "Cy's other");
         world.add_device(members[1], "Dot's other");
-        Self::capture(world)
+        world
     }
 
     /// What everybody in this world has stored, once it is quiet.

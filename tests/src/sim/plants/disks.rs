@@ -18,6 +18,7 @@ pub(super) const OUTBOX: Space = Space(0x24);
 pub(super) const INTENTS: Space = Space(0x25);
 pub(super) const HISTORY: Space = Space(0x26);
 const ORDERS: Space = Space(0x27);
+const RESYNCS: Space = Space(0x2F);
 
 pub(super) fn forget_duplicates(world: &mut World) {
     world.disk.tamper_with(Box::new(|writes| {
@@ -90,10 +91,18 @@ pub(super) fn clients_lose_last_batch(world: &mut World) {
 }
 
 pub(super) fn clients_forget_orders(world: &mut World) {
+    clients_forget_all(world, ORDERS);
+}
+
+pub(super) fn clients_forget_resyncs(world: &mut World) {
+    clients_forget_all(world, RESYNCS);
+}
+
+fn clients_forget_all(world: &mut World, space: Space) {
     for person in &mut world.people {
         let disk = person.engine_mut().store_mut();
-        disk.tamper_with(Box::new(|writes| {
-            writes.retain(|w| w.space != ORDERS || w.value.is_none());
+        disk.tamper_with(Box::new(move |writes| {
+            writes.retain(|w| w.space != space || w.value.is_none());
         }));
     }
 }

@@ -7,7 +7,7 @@ use mortise_protocol::wire::{
     ClientToRelay, InboxItem, LogRecord, Push, RecordBody, RelayToClient, Request, Response,
 };
 
-use crate::world::{Liar, PersonId};
+use crate::world::{Liar, PersonId, World};
 
 /// Who is lied to.
 fn is_victim(who: PersonId) -> bool {
@@ -288,20 +288,39 @@ fn acknowledge(
     }
 }
 
-/// Swallows attestations, and acknowledges them.
-#[derive(Default)]
-pub(super) struct SwallowsAttestations {
+/// Swallows records of a kind, and acknowledges them.
+pub(super) struct Swallows {
+    is_one: fn(&RecordBody) -> bool,
     owed: BTreeMap<PersonId, Vec<ClientToRelay>>,
 }
 
-impl Liar for SwallowsAttestations {
+impl Swallows {
+    pub(super) fn attestations() -> Self {
+        Self::all(|body| matches!(body, RecordBody::Attestation(_)))
+    }
+
+    /// Restarts that say whose commit they go back behind.
+    pub(super) fn repairs() -> Self {
+        Self::all(|body| match body {
+            RecordBody::Restart(restart) => restart.statement.cause.culprit().is_some(),
+            _ => false,
+        })
+    }
+
+    fn all(is_one: fn(&RecordBody) -> bool) -> Self {
+        let owed = BTreeMap::new();
+        Self { is_one, owed }
+    }
+}
+
+impl Liar for Swallows {
     fn question(&mut self, from: PersonId, frame: &mut ClientToRelay) -> bool {
         forget_earlier_life(&mut self.owed, from, frame);
         let Request::Submit(submission) = &frame.request else {
             return true;
         };
         let body = decode(submission.payload.as_slice());
-        if matches!(body, Ok(RecordBody::Attestation(_))) {
+        if body.is_ok_and(|body| (self.is_one)(&body)) {
             self.owed.entry(from).or_default().push(frame.clone());
             frame.request = Request::FetchSlots;
         }
@@ -373,5 +392,24 @@ impl Liar for InventsRecords {
             });
         }
         true
+    }
+}
+
+/// Sends what it pushes to others to somebody of another organisation, too.
+struct ServesNeighbour(PersonId);
+
+impl Liar for ServesNeighbour {
+    fn also_to(&mut self, _: PersonId, frame: &RelayToClient) -> Option<PersonId> {
+        let is_records = matches!(frame, RelayToClient::Push(Push::Records { .. }));
+        is_records.then_some(self.0)
+    }
+}
+
+/// Where there is another organisation, its owner is sent what is not theirs.
+pub(super) fn serve_neighbours(world: &mut World) {
+    let org = world.people[0].engine().org();
+    let other = world.people.iter().position(|p| p.engine().org() != org);
+    if let Some(other) = other {
+        world.liar = Some(Box::new(ServesNeighbour(PersonId(other))));
     }
 }
