@@ -180,7 +180,8 @@ pub(super) fn bad_path(stage: &mut Stage) -> Outcome {
         // The control: it does throw one member out, until it is repaired.
         stage.wait(100);
         let stuck = stage.state(X2).0 == before;
-        return Outcome::of(stuck.then(|| "one member cannot follow".into()));
+        let refused = stage.world.alarms(X2).next().is_some();
+        return Outcome::of((stuck || refused).then(|| "one member cannot follow".into()));
     }
     let mut heard = false;
     while !heard && stage.world.now_ms < began + HEALS_MS {

@@ -1,11 +1,11 @@
 //! Where attacks are mounted: an organisation, a group of some size at some epochs, and everything that the one who
 //! will be removed holds.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use mortise_protocol::engine::{Alarm, CommandKind, GroupStatusView, Input, Output, PolicyChange};
-use mortise_protocol::identity::{DeviceId, GroupId, LogSeq, PublicKey, RosterSeq, encode};
+use mortise_protocol::identity::{DeviceId, GroupId, LogSeq, PublicKey, RosterSeq, UserId, encode};
 use mortise_protocol::roster::Role;
 use mortise_protocol::store::MemoryStore;
 use mortise_protocol::wire::{ConnectionBinding, LogRecord, Push, RecordBody, RelayToClient};
@@ -374,8 +374,9 @@ fn prepare(suite: u16, size: usize) -> Prepared {
     world.command(BOB, CommandKind::ChangeGroup { group, change });
     world.say(BOB, group, "before");
     world.settle();
-    let epoch = world.view(X, group).epoch;
-    assert!(epoch > 0, "X is in the group");
+    let view = world.view(X, group);
+    let users: BTreeSet<UserId> = view.members.iter().map(|member| member.user).collect();
+    assert_eq!(users.len(), size, "everybody is in the group");
     Prepared {
         template: Template::capture(world),
         group,
