@@ -238,7 +238,6 @@ struct Actor {
     changed: Arc<watch::Sender<u64>>,
 }
 
-#[expect(clippy::large_enum_variant, reason = "it lives for one step")]
 enum Step {
     Ask(Option<Ask>),
     Frame(Option<RelayToClient>),
