@@ -5,12 +5,14 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use mortise_protocol::identity::{ClaimLink, Hash};
+use mortise_protocol::store::CachedStore;
 use mortise_protocol::wire::limits;
 use tokio::sync::watch;
 use tracing::info;
 
 use crate::admin::{self, AdminError, AdminServer, AskError};
 use crate::claim::ClaimIssuer;
+use crate::core::layout::HOT_SPACES;
 use crate::core::{Core, CoreConfig, CoreError};
 use crate::data_dir::{DataDir, DataDirError};
 use crate::net::committer::{Committer, Intake, Running};
@@ -18,6 +20,9 @@ use crate::net::reset::ResetKeys;
 use crate::net::tls::{TlsError, server_config};
 use crate::net::{Listener, NetConfig, NetError, OutboxLimits, Stopped};
 use crate::store::{self, InstanceLock, LockError, OpenError};
+
+/// Rows of each hot table that stay in memory; about 12 MiB in all.
+const MAX_HOT_ROWS: usize = 32_768;
 
 /// Why a relay does not start.
 #[derive(Debug, thiserror::Error)]
@@ -96,6 +101,7 @@ impl Relay {
         let public = statement_key.public();
         let core_config = CoreConfig::new(statement_key);
         let (core, store) = load(dir.clone(), core_config).await?;
+        let store = CachedStore::new(store, HOT_SPACES, MAX_HOT_ROWS);
         let committer = Committer::spawn(core, Box::new(store)).map_err(RelayError::Thread)?;
         let net = NetConfig {
             listen: config.listen.unwrap_or(file.listen),

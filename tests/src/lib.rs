@@ -1,9 +1,11 @@
 //! Everything that tries to break Mortise: the simulated world, the demo, the benches and the checks of the house.
 
+pub mod attack;
 pub mod bench;
 pub mod crash;
 pub mod demo;
 pub mod fuzz;
+pub mod history;
 pub mod house;
 pub mod mixed;
 pub mod sim;

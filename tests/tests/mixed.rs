@@ -1,7 +1,9 @@
 //! Two MLS stacks in one group, over a real relay.
 
-use mortise_protocol::group::SUITE_CLASSICAL;
+use mortise_protocol::group::{SUITE_CLASSICAL, SUITE_HYBRID};
 use mortise_protocol::roster::Role;
+use mortise_tests::mixed::scenario::play_all;
+use mortise_tests::mixed::script::{Options, run};
 use mortise_tests::mixed::{Manner, OneSuite, Wish, World};
 
 fn manner(seed: u64, suite: u16) -> Manner {
@@ -62,4 +64,26 @@ async fn the_other_stack_joins_and_takes_part() {
         assert_eq!(member.view().texts[&group], lines);
     }
     world.close().await;
+}
+
+/// The working group's scenarios that our policy permits.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_scenarios_of_the_working_group_pass() {
+    let names = play_all(SUITE_CLASSICAL).await.expect("all of them");
+    assert_eq!(names.len(), 19, "{names:?}");
+}
+
+/// Two seeded scripts in their short form; `./x mixed` runs twenty long ones.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn scripts_of_two_stacks_agree() {
+    for (seed, suite) in [(101, SUITE_CLASSICAL), (102, SUITE_HYBRID)] {
+        let options = Options {
+            seed,
+            suite,
+            steps: 25,
+        };
+        let tally = run(options).await.expect("the script");
+        assert!(tally.compared > 10, "{tally:?}");
+        assert!(tally.commits_by_other > 0, "{tally:?}");
+    }
 }

@@ -7,6 +7,7 @@
 //!
 //! Inputs: [`Tx::put`], [`Tx::delete`], [`commit`]. Getters: [`Tx::get`], [`Tx::scan`].
 
+mod cached;
 pub mod conformance;
 mod memory;
 #[cfg(feature = "sqlite")]
@@ -14,7 +15,9 @@ mod sqlite;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::ops::Bound;
 
+pub use cached::CachedStore;
 pub use memory::{Crash, MemoryStore};
 #[cfg(feature = "sqlite")]
 pub use sqlite::SqliteStore;
@@ -109,21 +112,28 @@ impl<S: Store + ?Sized> Store for Box<S> {
     }
 }
 
-type Overlay = BTreeMap<(Space, Vec<u8>), Option<Vec<u8>>>;
+/// Rows by table and key; `None` for a row that is not there.
+type Rows = BTreeMap<Space, BTreeMap<Vec<u8>, Option<Vec<u8>>>>;
+
+/// The longest value that a transaction remembers after it has read it: what is large is read once.
+const MAX_REMEMBERED_BYTES: usize = 512;
 
 /// A write-behind transaction over a [`Store`].
 ///
 /// Interior mutability lets openmls's storage trait, whose methods take `&self`, write into it.
 pub struct Tx<'s> {
     below: &'s dyn Reader,
-    overlay: RefCell<Overlay>,
+    overlay: RefCell<Rows>,
+    /// What is below, as far as it was read: neither a second look nor the comparison at the end asks again.
+    below_rows: RefCell<Rows>,
     /// The first read that failed, whatever became of it on its way through openmls.
     failure: RefCell<Option<StoreError>>,
 }
 
 impl std::fmt::Debug for Tx<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Tx({} writes)", self.overlay.borrow().len())
+        let writes: usize = self.overlay.borrow().values().map(BTreeMap::len).sum();
+        write!(f, "Tx({writes} writes)")
     }
 }
 
@@ -135,6 +145,7 @@ impl<'s> Tx<'s> {
         Self {
             below,
             overlay: RefCell::default(),
+            below_rows: RefCell::default(),
             failure: RefCell::default(),
         }
     }
@@ -144,10 +155,19 @@ impl<'s> Tx<'s> {
     /// # Errors
     /// [`StoreError`] when the backend cannot read.
     pub fn get(&self, space: Space, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        if let Some(value) = self.overlay.borrow().get(&(space, key.to_vec())) {
-            return Ok(value.clone());
+        for rows in [&self.overlay, &self.below_rows] {
+            if let Some(value) = row(&rows.borrow(), space, key) {
+                return Ok(value.clone());
+            }
         }
-        self.note(self.below.read(space, key))
+        let value = self.note(self.below.read(space, key))?;
+        if value
+            .as_ref()
+            .is_none_or(|v| v.len() <= MAX_REMEMBERED_BYTES)
+        {
+            set(&self.below_rows, space, key.to_vec(), value.clone());
+        }
+        Ok(value)
     }
 
     fn note<T>(&self, read: Result<T, StoreError>) -> Result<T, StoreError> {
@@ -167,14 +187,19 @@ impl<'s> Tx<'s> {
 
     /// Sets the value at `key`.
     pub fn put(&self, space: Space, key: impl Into<Vec<u8>>, value: impl Into<Vec<u8>>) {
-        self.overlay
-            .borrow_mut()
-            .insert((space, key.into()), Some(value.into()));
+        set(&self.overlay, space, key.into(), Some(value.into()));
+    }
+
+    /// Sets the value at a key that the store does not have yet: it is not looked for.
+    pub fn put_new(&self, space: Space, key: impl Into<Vec<u8>>, value: impl Into<Vec<u8>>) {
+        let key = key.into();
+        set(&self.below_rows, space, key.clone(), None);
+        set(&self.overlay, space, key, Some(value.into()));
     }
 
     /// Removes the value at `key`, if there is one.
     pub fn delete(&self, space: Space, key: impl Into<Vec<u8>>) {
-        self.overlay.borrow_mut().insert((space, key.into()), None);
+        set(&self.overlay, space, key.into(), None);
     }
 
     /// All pairs whose keys start with `prefix`, in key order.
@@ -197,19 +222,21 @@ impl<'s> Tx<'s> {
         limit: usize,
     ) -> Result<Vec<Pair>, StoreError> {
         let overlay = self.overlay.borrow();
-        let start = from.max(prefix).to_vec();
+        let start = from.max(prefix);
         let ours: Vec<_> = overlay
-            .range((space, start.clone())..)
-            .take_while(|((s, k), _)| *s == space && k.starts_with(prefix))
+            .get(&space)
+            .into_iter()
+            .flat_map(|rows| rows.range::<[u8], _>((Bound::Included(start), Bound::Unbounded)))
+            .take_while(|(key, _)| key.starts_with(prefix))
             .collect();
         // Rows that we shadow do not count towards the limit of what is read below.
         let limit_below = limit.saturating_add(ours.len());
-        let stored = self.note(self.below.range(space, prefix, &start, limit_below))?;
+        let stored = self.note(self.below.range(space, prefix, start, limit_below))?;
         if ours.is_empty() {
             return Ok(stored);
         }
         let mut merged: BTreeMap<Vec<u8>, Vec<u8>> = stored.into_iter().collect();
-        for ((_, key), value) in ours {
+        for (key, value) in ours {
             match value {
                 Some(value) => merged.insert(key.clone(), value.clone()),
                 None => merged.remove(key),
@@ -233,9 +260,16 @@ impl<'s> Tx<'s> {
             return Err(failure);
         }
         let mut batch = Vec::new();
-        for ((space, key), value) in self.overlay.into_inner() {
-            if self.below.read(space, &key)? != value {
-                batch.push(Write { space, key, value });
+        let below_rows = self.below_rows.into_inner();
+        for (space, rows) in self.overlay.into_inner() {
+            for (key, value) in rows {
+                let is_same = match row(&below_rows, space, &key) {
+                    Some(before) => *before == value,
+                    None => self.below.read(space, &key)? == value,
+                };
+                if !is_same {
+                    batch.push(Write { space, key, value });
+                }
             }
         }
         Ok(batch)
@@ -261,11 +295,21 @@ impl Reader for Tx<'_> {
 impl Tx<'_> {
     /// Takes over what a nested transaction has changed.
     pub fn absorb(&self, batch: Vec<Write>) {
-        let mut overlay = self.overlay.borrow_mut();
-        for write in batch {
-            overlay.insert((write.space, write.key), write.value);
+        for Write { space, key, value } in batch {
+            set(&self.overlay, space, key, value);
         }
     }
+}
+
+fn row<'r>(rows: &'r Rows, space: Space, key: &[u8]) -> Option<&'r Option<Vec<u8>>> {
+    rows.get(&space)?.get(key)
+}
+
+fn set(rows: &RefCell<Rows>, space: Space, key: Vec<u8>, value: Option<Vec<u8>>) {
+    rows.borrow_mut()
+        .entry(space)
+        .or_default()
+        .insert(key, value);
 }
 
 /// Applies a finished transaction's `batch` to `store`; an empty one costs nothing.
@@ -312,6 +356,38 @@ mod tests {
         let batch = tx.into_batch().expect("batch");
         assert_eq!(batch.len(), 1);
         assert_eq!(batch[0].key, b"b");
+    }
+
+    /// A store that counts how often it is asked.
+    #[derive(Default)]
+    struct Counting {
+        store: MemoryStore,
+        reads: std::cell::Cell<usize>,
+    }
+
+    impl Reader for Counting {
+        fn read(&self, space: Space, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+            self.reads.set(self.reads.get() + 1);
+            self.store.read(space, key)
+        }
+        fn range(&self, s: Space, p: &[u8], f: &[u8], n: usize) -> Result<Vec<Pair>, StoreError> {
+            self.store.range(s, p, f, n)
+        }
+    }
+
+    /// REQ-195: a small row is read once, whatever is asked, and a new one not at all.
+    #[test]
+    fn a_row_is_read_once() {
+        let store = Counting::default();
+        let tx = Tx::new(&store);
+        for _ in 0..3 {
+            assert_eq!(tx.get(SPACE, b"a").expect("get"), None);
+        }
+        tx.put(SPACE, *b"a", *b"1");
+        tx.put_new(SPACE, *b"b", *b"2");
+        assert_eq!(tx.get(SPACE, b"b").expect("get"), Some(b"2".to_vec()));
+        assert_eq!(tx.into_batch().expect("batch").len(), 2);
+        assert_eq!(store.reads.get(), 1);
     }
 
     /// A store that cannot be read.

@@ -73,6 +73,8 @@ pub struct Facts<'a> {
     pub head: Option<LogHead>,
     /// The epoch that the submission names, if the group has or had it.
     pub epoch: Option<EpochRecord>,
+    /// Whether this very proof was found valid before, for this epoch, on this connection.
+    pub proven: bool,
     /// The roster.
     pub roster: RosterFacts<'a>,
     /// Whether the roster has closed the group (REQ-102).
@@ -122,7 +124,7 @@ pub fn decide(submission: &Submission, facts: &Facts<'_>) -> Result<Accepted, Re
         return Ok(Accepted::Before(before));
     }
     let head = facts.head.ok_or(Refusal::UnknownGroup)?;
-    let epoch = prove_access(submission, facts.epoch, &appender.binding)?;
+    let epoch = prove_access(submission, facts, &appender.binding)?;
     if facts.closed {
         return Err(Refusal::GroupClosed);
     }
@@ -182,17 +184,19 @@ fn wrong_epoch(head: &LogHead) -> Refusal {
 /// A device that is behind cannot hold the head's key; the key of its own epoch earns it a `WRONG_EPOCH`.
 fn prove_access(
     submission: &Submission,
-    epoch: Option<EpochRecord>,
+    facts: &Facts<'_>,
     binding: &ConnectionBinding,
 ) -> Result<EpochRecord, Refusal> {
-    let epoch = epoch.ok_or(Refusal::AccessDenied)?;
+    let epoch = facts.epoch.ok_or(Refusal::AccessDenied)?;
     let Submission {
         group,
         epoch: number,
         proof,
         ..
     } = submission;
-    if access_proven(proof, &epoch, binding, *group, *number, Purpose::Append) {
+    // The opening entry names its key: a known proof of the same entry is one of the same key (REQ-196).
+    let known = facts.proven && proof.entry_hash == epoch.entry_hash;
+    if known || access_proven(proof, &epoch, binding, *group, *number, Purpose::Append) {
         Ok(epoch)
     } else {
         Err(Refusal::AccessDenied)

@@ -2,8 +2,11 @@
 
 use mortise_protocol::identity::{Epoch, GroupId, LogSeq, OrgId, PublicKey};
 use mortise_protocol::wire::ConnectionBinding;
+use mortise_protocol::wire::log::{AccessProof, Purpose};
 
 use super::journal::Journal;
+use super::proofs::Proofs;
+use super::subscribers::Subscribers;
 use super::{ConnId, Input, StreamId};
 
 /// A connection, as far as decisions need it.
@@ -22,6 +25,8 @@ pub(super) struct Subscription {
     /// The record that it waits for; once missed, the device pulls from its cursor.
     pub(super) next_seq: LogSeq,
     pub(super) credit: u32,
+    /// Where its pushes go.
+    pub(super) stream: StreamId,
     /// The epoch is closed and read; only a Restart that names it as its parent is still to come (REQ-150).
     pub(super) awaits_restart: bool,
 }
@@ -36,8 +41,9 @@ const LAST_GROUP: GroupId = GroupId([0xff; 32]);
 pub(super) struct Connections {
     by_id: Journal<ConnId, Connection>,
     by_key: Journal<(OrgId, PublicKey, ConnId), ()>,
-    subscriptions: Journal<(GroupId, ConnId), Subscription>,
+    subscribers: Subscribers,
     groups: Journal<(ConnId, GroupId), ()>,
+    proofs: Proofs,
 }
 
 impl Connections {
@@ -65,6 +71,7 @@ impl Connections {
         for group in self.groups_of(conn) {
             self.unsubscribe(conn, group);
         }
+        self.proofs.forget(conn);
         let Some(connection) = self.by_id.remove(conn) else {
             return;
         };
@@ -80,6 +87,12 @@ impl Connections {
             self.by_id.insert(conn, connection);
             self.by_key
                 .insert((org, connection.transport_key, conn), ());
+        }
+        for group in self.groups_of(conn) {
+            if let Some(mut subscription) = self.subscribers.at(group, conn) {
+                subscription.stream = pushes;
+                self.subscribers.set(group, conn, subscription);
+            }
         }
     }
 
@@ -109,26 +122,55 @@ impl Connections {
     }
 
     pub(super) fn subscribe(&mut self, conn: ConnId, group: GroupId, to: Subscription) {
-        self.subscriptions.insert((group, conn), to);
+        self.subscribers.set(group, conn, to);
         self.groups.insert((conn, group), ());
     }
 
     pub(super) fn unsubscribe(&mut self, conn: ConnId, group: GroupId) {
-        self.subscriptions.remove((group, conn));
+        self.subscribers.remove(group, conn);
         self.groups.remove((conn, group));
     }
 
     /// A connection's subscription to a group.
     pub(super) fn subscription(&self, conn: ConnId, group: GroupId) -> Option<Subscription> {
-        self.subscriptions.at((group, conn))
+        self.subscribers.at(group, conn)
     }
 
     /// A group's subscriptions, by connection.
-    pub(super) fn subscribers(&self, group: GroupId) -> Vec<(ConnId, Subscription)> {
-        self.subscriptions
-            .range((group, FIRST)..=(group, LAST))
-            .map(|((_, conn), subscription)| (conn, subscription))
-            .collect()
+    pub(super) fn subscribers(&self, group: GroupId) -> &[(ConnId, Subscription)] {
+        self.subscribers.of(group)
+    }
+
+    /// A group's subscriptions, to be changed in place.
+    pub(super) fn subscribers_mut(
+        &mut self,
+        group: GroupId,
+    ) -> impl Iterator<Item = (ConnId, &mut Subscription)> {
+        self.subscribers.of_mut(group)
+    }
+
+    /// Whether this very proof was found valid before.
+    pub(super) fn has_proven(
+        &self,
+        conn: ConnId,
+        group: GroupId,
+        epoch: Epoch,
+        purpose: Purpose,
+        proof: &AccessProof,
+    ) -> bool {
+        self.proofs.has(conn, group, epoch, purpose, proof)
+    }
+
+    /// Remembers a proof that was found valid.
+    pub(super) fn note_proof(
+        &mut self,
+        conn: ConnId,
+        group: GroupId,
+        epoch: Epoch,
+        purpose: Purpose,
+        proof: &AccessProof,
+    ) {
+        self.proofs.note(conn, group, epoch, purpose, proof);
     }
 
     /// The groups that a connection subscribes to.
@@ -144,20 +186,20 @@ impl Connections {
     }
 
     pub(super) fn subscriptions_len(&self) -> usize {
-        self.subscriptions.len()
+        self.subscribers.len()
     }
 
     pub(super) fn keep(&mut self) {
         self.by_id.keep();
         self.by_key.keep();
-        self.subscriptions.keep();
+        self.subscribers.keep();
         self.groups.keep();
     }
 
     pub(super) fn revert(&mut self) {
         self.by_id.revert();
         self.by_key.revert();
-        self.subscriptions.revert();
+        self.subscribers.revert();
         self.groups.revert();
     }
 }

@@ -2,7 +2,7 @@
 
 use mortise_protocol::identity::{Epoch, GroupId, LogSeq, decode, sha256};
 use mortise_protocol::store::StoreError;
-use mortise_protocol::wire::log::{RecordBody, entry_hash};
+use mortise_protocol::wire::log::{Purpose, RecordBody, entry_hash};
 use mortise_protocol::wire::{LogRecord, Refusal, Response, Submission};
 use tls_codec::VLByteVec;
 
@@ -76,6 +76,13 @@ impl Turn<'_> {
             Accepted::Before(place) => return Ok(appended(place)),
             Accepted::Now(place, effect) => (place, effect),
         };
+        self.connections.note_proof(
+            caller.conn,
+            submission.group,
+            submission.epoch,
+            Purpose::Append,
+            &submission.proof,
+        );
         let mut head = head.ok_or(Refusal::UnknownGroup)?;
         self.confirm(caller, submission.group, submission.epoch, &mut head)?;
         head.head_seq = place.seq;
@@ -150,6 +157,13 @@ impl Turn<'_> {
                 None => None,
             },
             epoch: layout::load(self.tx, EPOCHS, &epoch)?,
+            proven: self.connections.has_proven(
+                caller.conn,
+                submission.group,
+                submission.epoch,
+                Purpose::Append,
+                &submission.proof,
+            ),
             closed: roster.closed_at(submission.group).is_some(),
             roster: RosterFacts {
                 fence: roster.fence(),
@@ -189,7 +203,8 @@ impl Turn<'_> {
             payload: payload.clone(),
         };
         let id = of_record(group, record.record_id(), caller.device);
-        layout::save(self.tx, LOG, of_group(group, place.seq.0), &record);
+        // The head says that this place is free (REQ-195).
+        layout::save_new(self.tx, LOG, of_group(group, place.seq.0), &record);
         layout::save(self.tx, RECORD_IDS, id, &place);
         layout::save(self.tx, GROUPS, group.0, &head);
         record

@@ -67,6 +67,9 @@ pub const ORDERED: Space = Space(0x51);
 /// `org || order seq || group || device` -> a [`SealedReceipt`](mortise_protocol::wire::SealedReceipt).
 pub const RECEIPTS: Space = Space(0x52);
 
+/// What every append looks at: small rows that a driver does well to keep in memory.
+pub const HOT_SPACES: &[Space] = &[GROUPS, EPOCHS];
+
 /// The one key of [`META`].
 pub const META_KEY: &[u8] = b"relay";
 
@@ -197,7 +200,7 @@ pub struct AttestedRecord {
     pub seq: LogSeq,
 }
 
-/// That an order was carried out.
+/// That an order was carried out (REQ-179).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, TlsSerialize, TlsDeserialize, TlsSize)]
 pub struct OrderedRecord {
     /// When the relay appended it, relay's clock, ms since 1970.
@@ -302,6 +305,16 @@ pub(super) fn read<T: Deserialize>(row: &[u8]) -> Result<T, StoreError> {
 
 pub(super) fn save<T: Serialize>(tx: &Tx<'_>, space: Space, key: impl Into<Vec<u8>>, record: &T) {
     save_bytes(tx, space, key, &encode(record));
+}
+
+/// Saves under a key that another row says is free.
+pub(super) fn save_new<T: Serialize>(
+    tx: &Tx<'_>,
+    space: Space,
+    key: impl Into<Vec<u8>>,
+    record: &T,
+) {
+    tx.put_new(space, key, [&[ROW_VERSION][..], &encode(record)].concat());
 }
 
 /// Somebody else's bytes, if there are any.

@@ -10,6 +10,7 @@
 pub mod append;
 mod checkpoints;
 mod connections;
+mod ends;
 mod groups;
 mod inbox;
 mod journal;
@@ -19,6 +20,7 @@ mod order_state;
 mod orders;
 mod organisations;
 mod outbox;
+mod proofs;
 mod rate;
 mod receipts;
 mod restarts;
@@ -26,6 +28,7 @@ mod resyncs;
 mod rosters;
 mod slots;
 mod status;
+mod subscribers;
 mod subscriptions;
 #[cfg(test)]
 mod tests;
@@ -193,7 +196,7 @@ pub struct Core {
 }
 
 impl Core {
-    /// Replays every organisation's roster from the store, each entry validated anew.
+    /// Replays every organisation's roster from the store, each entry validated anew, and verifies where the logs end.
     ///
     /// # Errors
     /// [`CoreError`]: the store failed, is damaged, or is another relay's.
@@ -208,6 +211,7 @@ impl Core {
             return Err(CoreError::StatementKey);
         }
         let rosters = Rosters::load(&tx)?;
+        ends::verify(store)?;
         if rosters
             .iter()
             .any(|r| r.statement_key() != Some(statement_key))

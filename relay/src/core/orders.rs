@@ -86,7 +86,7 @@ impl Turn<'_> {
         let mut positions: BTreeMap<ConnId, Vec<OrderPosition>> = BTreeMap::new();
         for group in groups {
             let head: GroupRecord = layout::load_existing(self.tx, GROUPS, &group.0)?;
-            let mut subscribers = self.connections.subscribers(group);
+            let mut subscribers = self.connections.subscribers(group).to_vec();
             // Who was removed with the epoch it has read learns nothing of what came after.
             subscribers.retain(|(_, subscription)| !subscription.awaits_restart);
             let leased = lease(group, order, head.head_epoch, &subscribers);
@@ -131,7 +131,7 @@ impl Turn<'_> {
     }
 }
 
-/// One row, from what was attested: the first times count.
+/// One row, from what was attested: the first times count (REQ-179).
 fn status(roster: &Roster, row: OrderGroupState) -> GroupStatus {
     let user = |device| roster.device(device).map(|d| d.user);
     let first = row.attested.first();

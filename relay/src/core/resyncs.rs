@@ -28,7 +28,7 @@ impl Turn<'_> {
         layout::save_bytes(self.tx, RESYNCS, key, key_package.as_slice());
         let mark = of_resync_group(caller.org, caller.device, group);
         layout::save_bytes(self.tx, RESYNC_GROUPS, mark, &[]);
-        for (conn, subscription) in self.connections.subscribers(group) {
+        for (conn, subscription) in self.connections.subscribers(group).to_vec() {
             if subscription.epoch == head.head_epoch && conn != caller.conn {
                 self.push(
                     conn,

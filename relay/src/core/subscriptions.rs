@@ -27,9 +27,17 @@ impl Turn<'_> {
         let opened: EpochRecord = layout::load(self.tx, EPOCHS, &of_group(group, epoch.0))?
             .ok_or(Refusal::AccessDenied)?;
         let binding = &caller.binding;
-        if !access_proven(proof, &opened, binding, group, epoch, Purpose::Read) {
+        let conn = caller.conn;
+        let is_known = self
+            .connections
+            .has_proven(conn, group, epoch, Purpose::Read, proof);
+        // As in the append rule: a known proof of the same entry is one of the same key.
+        let is_known = is_known && proof.entry_hash == opened.entry_hash;
+        if !is_known && !access_proven(proof, &opened, binding, group, epoch, Purpose::Read) {
             return Err(Refusal::AccessDenied.into());
         }
+        self.connections
+            .note_proof(conn, group, epoch, Purpose::Read, proof);
         if self.confirm(caller, group, epoch, &mut head)? {
             layout::save(self.tx, GROUPS, group.0, &head);
         }
@@ -40,6 +48,7 @@ impl Turn<'_> {
             epoch,
             next_seq: after.next().max(opened.opening_seq),
             credit: credit.min(limits::MAX_CREDIT),
+            stream: self.stream_of(caller.conn).ok_or(Refusal::HelloFirst)?,
             awaits_restart: false,
         };
         self.push_backlog(caller.conn, group, &mut subscription, last_readable)?;
@@ -93,7 +102,7 @@ impl Turn<'_> {
     /// Pushes a new record to every subscriber that waits for exactly this one and has credit.
     pub(super) fn push_live(&mut self, group: GroupId, record: &LogRecord, place: Place) {
         let mut to = Vec::new();
-        for (conn, mut subscription) in self.connections.subscribers(group) {
+        for (conn, subscription) in self.connections.subscribers_mut(group) {
             // A position is in one epoch only; that the epoch is compared too keeps a mistake above from being a leak.
             let waits = match place {
                 Place::EndsLog => {
@@ -108,12 +117,11 @@ impl Turn<'_> {
             if !waits || subscription.credit == 0 {
                 continue;
             }
-            to.extend(self.stream_of(conn).map(|stream| (conn, stream)));
+            to.push((conn, subscription.stream));
             // Who has read the closing commit waits for nothing more of this epoch than a Restart (REQ-150).
             subscription.awaits_restart |= place == Place::ClosesEpoch;
             subscription.credit -= 1;
             subscription.next_seq = record.seq.next();
-            self.connections.subscribe(conn, group, subscription);
         }
         self.outbox.broadcast_record(to, group, record);
     }

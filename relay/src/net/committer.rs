@@ -206,7 +206,7 @@ impl Committer {
         frame: RelayToClient,
     ) -> Result<(), PushError> {
         let joined = is_appended(&frame);
-        let result = self.push(conn, stream, Frame::Single(frame));
+        let result = self.push(conn, stream, Frame::single(frame));
         // The entry may be the one that admits this connection's own key (REQ-054).
         if joined
             && let Some(outbox) = self.registry.get(&conn)

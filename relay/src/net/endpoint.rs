@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use mortise_protocol::wire::limits;
 use quinn::crypto::rustls::QuicServerConfig;
-use quinn::{Endpoint, ServerConfig, TokioRuntime, TransportConfig, VarInt};
+use quinn::{AckFrequencyConfig, Endpoint, ServerConfig, TokioRuntime, TransportConfig, VarInt};
+use rustix::net::sockopt;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
-use tracing::{debug, error};
+use tracing::{debug, error, info};
 
 use super::NetError;
 use super::connection::{Context, run};
@@ -23,6 +24,10 @@ const WINDOW_UNADMITTED: u32 = 2 * 64 * 1024;
 pub(super) const WINDOW_ADMITTED: u32 = (limits::MAX_STREAMS + 2) * STREAM_WINDOW;
 /// What is in flight towards one device, bytes; the rest waits in its outbox.
 const SEND_WINDOW: u64 = 4 * 1024 * 1024;
+/// What the system is asked to buffer for the socket in each direction, bytes.
+const SOCKET_BUFFER: usize = 8 * 1024 * 1024;
+/// Devices are asked to acknowledge one packet in so many (draft-ietf-quic-ack-frequency), or after their usual delay.
+const ACK_EVERY: u32 = 10;
 /// A connection without a sign of life is dead after this, ms.
 const IDLE_TIMEOUT_MS: u32 = 30_000;
 /// Connection attempts that wait to be looked at.
@@ -46,7 +51,7 @@ pub(super) fn bind(
         .max_incoming(MAX_INCOMING)
         .incoming_buffer_size(INCOMING_BYTES)
         .incoming_buffer_size_total(INCOMING_BYTES_TOTAL);
-    let bound = UdpSocket::bind(listen).and_then(|socket| {
+    let bound = socket(listen).and_then(|socket| {
         let endpoint = reset.endpoint_config();
         Endpoint::new(endpoint, Some(config), socket, Arc::new(TokioRuntime))
     });
@@ -56,7 +61,30 @@ pub(super) fn bind(
     })
 }
 
+/// One socket serves everybody: with the system's usual buffers a burst of acknowledgements is lost.
+fn socket(listen: SocketAddr) -> std::io::Result<UdpSocket> {
+    let socket = UdpSocket::bind(listen)?;
+    // Beyond the system's limit only a privileged process is heard; the second call takes what the limit allows.
+    let asked = sockopt::set_socket_recv_buffer_size_force(&socket, SOCKET_BUFFER)
+        .or_else(|_| sockopt::set_socket_recv_buffer_size(&socket, SOCKET_BUFFER))
+        .and_then(|()| sockopt::set_socket_send_buffer_size(&socket, SOCKET_BUFFER));
+    if let Err(error) = asked {
+        debug!(%error, "the socket keeps its buffers");
+    }
+    let given = sockopt::socket_recv_buffer_size(&socket)?;
+    if given < SOCKET_BUFFER {
+        info!(
+            given,
+            asked = SOCKET_BUFFER,
+            "a small receive buffer: see net.core.rmem_max"
+        );
+    }
+    Ok(socket)
+}
+
 fn transport() -> TransportConfig {
+    let mut acknowledgements = AckFrequencyConfig::default();
+    acknowledgements.ack_eliciting_threshold(VarInt::from_u32(ACK_EVERY - 1));
     let mut transport = TransportConfig::default();
     transport
         .max_concurrent_bidi_streams(VarInt::from_u32(limits::MAX_STREAMS))
@@ -65,6 +93,7 @@ fn transport() -> TransportConfig {
         .stream_receive_window(VarInt::from_u32(STREAM_WINDOW))
         .receive_window(VarInt::from_u32(WINDOW_UNADMITTED))
         .send_window(SEND_WINDOW)
+        .ack_frequency_config(Some(acknowledgements))
         .max_idle_timeout(Some(VarInt::from_u32(IDLE_TIMEOUT_MS).into()));
     transport
 }

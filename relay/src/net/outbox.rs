@@ -69,18 +69,19 @@ struct Queues {
 
 /// A frame on its way out.
 #[derive(Clone, Debug)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "nearly every answer is a single one"
-)]
 pub(crate) enum Frame {
-    /// For one connection; whoever writes it encodes it.
-    Single(RelayToClient),
+    /// For one connection; whoever writes it encodes it. Boxed: a queue has room for 32 of them from its start.
+    Single(Box<RelayToClient>),
     /// A push to many, encoded once, length and all; every queue holds the same bytes.
     Shared(Bytes),
 }
 
 impl Frame {
+    /// Takes a frame for one connection.
+    pub(crate) fn single(frame: RelayToClient) -> Self {
+        Self::Single(Box::new(frame))
+    }
+
     /// Encodes a push to many.
     pub(crate) fn shared(push: &RelayToClient) -> Self {
         Self::Shared(encode_frame(push).into())
@@ -88,13 +89,13 @@ impl Frame {
 
     /// Whether it answers a question.
     pub(crate) fn is_answer(&self) -> bool {
-        matches!(self, Self::Single(RelayToClient::Response { .. }))
+        matches!(self, Self::Single(frame) if matches!(**frame, RelayToClient::Response { .. }))
     }
 
     /// The bytes that go on the stream.
     pub(crate) fn to_bytes(&self) -> Bytes {
         match self {
-            Self::Single(frame) => encode_frame(frame).into(),
+            Self::Single(frame) => encode_frame(&**frame).into(),
             Self::Shared(bytes) => bytes.clone(),
         }
     }
@@ -114,6 +115,13 @@ pub(crate) struct Queued {
     pub(crate) frame: Frame,
     bytes: usize,
     outbox: Arc<Outbox>,
+}
+
+impl Queued {
+    /// What it counts for, bytes.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
 }
 
 impl Drop for Queued {
@@ -159,7 +167,8 @@ impl Outbox {
 
     /// Queues a frame for a stream. An answer to a stream that has ended is dropped: nobody waits for it.
     pub(crate) fn push(self: &Arc<Self>, stream: StreamId, frame: Frame) -> Result<(), PushError> {
-        if let Frame::Single(RelayToClient::Response { response, .. }) = &frame
+        if let Frame::Single(single) = &frame
+            && let RelayToClient::Response { response, .. } = &**single
             && matches!(
                 response,
                 Response::Hello {
@@ -253,7 +262,7 @@ mod tests {
     const STREAM: StreamId = StreamId(0);
 
     fn answer() -> Frame {
-        Frame::Single(RelayToClient::Response {
+        Frame::single(RelayToClient::Response {
             id: RequestId(1),
             response: Response::Done,
         })
@@ -295,7 +304,7 @@ mod tests {
         assert_eq!(outbox.push(STREAM, answer()), Ok(()));
         let push = RelayToClient::Push(Push::InboxWaiting);
         let shared = Frame::shared(&push);
-        for push in [Frame::Single(push), shared] {
+        for push in [Frame::single(push), shared] {
             assert_eq!(outbox.push(STREAM, push), Err(PushError::NoStream));
         }
         let queues = outbox.lock();
@@ -305,7 +314,7 @@ mod tests {
     #[test]
     fn a_push_to_many_is_encoded_once() {
         let push = RelayToClient::Push(Push::InboxWaiting);
-        let (single, shared) = (Frame::Single(push.clone()), Frame::shared(&push));
+        let (single, shared) = (Frame::single(push.clone()), Frame::shared(&push));
         assert_eq!(single.to_bytes(), shared.to_bytes());
         assert_eq!(
             shared.to_bytes().as_ptr(),

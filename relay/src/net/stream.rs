@@ -13,14 +13,17 @@ use mortise_protocol::wire::{
     Response, decode_frame_length, limits,
 };
 use quinn::{RecvStream, SendStream, VarInt};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::committer::{Event, Intake};
-use super::outbox::{Frame, Outbox};
+use super::outbox::{Frame, Outbox, Queued};
 use crate::core::{ConnId, StreamId};
 
 /// What is allocated before any of a body has come, bytes.
 const FIRST_ALLOCATION: usize = 16 * 1024;
+
+/// When this much is taken from a queue, it is written before more is taken, bytes.
+const MAX_WRITE_BYTES: usize = 64 * 1024;
 
 /// What every stream of a connection shares.
 #[derive(Clone, Debug)]
@@ -62,20 +65,22 @@ pub(super) async fn serve(shared: Shared, mut send: SendStream, mut recv: RecvSt
             // Biased: answers go out before more questions are read.
             tokio::select! {
                 biased;
-                queued = queue.recv() => {
-                    let Some(queued) = queued else {
+                first = queue.recv() => {
+                    let Some(first) = first else {
                         flush = true;
                         break;
                     };
-                    if queued.frame.is_answer() {
-                        answered += 1;
+                    let frames = take(first, &mut queue);
+                    for queued in &frames {
+                        answered += u64::from(queued.frame.is_answer());
                     }
-                    // As one chunk: QUIC keeps a reference until it is acknowledged, and no copy.
-                    if send.write_chunk(queued.frame.to_bytes()).await.is_err() {
+                    // As chunks: QUIC keeps references until they are acknowledged, and no copy.
+                    let mut chunks: Vec<Bytes> = frames.iter().map(|q| q.frame.to_bytes()).collect();
+                    if send.write_all_chunks(&mut chunks).await.is_err() {
                         break;
                     }
                     // Counted until here: written means that QUIC's own bounded buffer has it.
-                    drop(queued);
+                    drop(frames);
                 }
                 ended = &mut reading, if expected.is_none() => match ended {
                     Ended::Asked(asked) | Ended::Refused(asked) => expected = Some(asked),
@@ -92,6 +97,20 @@ pub(super) async fn serve(shared: Shared, mut send: SendStream, mut recv: RecvSt
         // The connection closes when this task ends: not before the peer has everything.
         let _ = send.stopped().await;
     }
+}
+
+/// What waits beside the first frame, as much as is written at once: so many small records share packets, and a
+/// large answer is encoded only when it is its turn (REQ-198).
+fn take(first: Queued, queue: &mut mpsc::UnboundedReceiver<Queued>) -> Vec<Queued> {
+    let mut bytes = first.bytes();
+    let mut frames = vec![first];
+    while bytes < MAX_WRITE_BYTES
+        && let Ok(next) = queue.try_recv()
+    {
+        bytes += next.bytes();
+        frames.push(next);
+    }
+    frames
 }
 
 /// A close code as QUIC carries it.
@@ -112,7 +131,7 @@ async fn read_all(shared: &Shared, stream: StreamId, recv: &mut RecvStream) -> E
                     id,
                     response: Response::Refused(refusal),
                 };
-                if shared.outbox.push(stream, Frame::Single(answer)).is_err() {
+                if shared.outbox.push(stream, Frame::single(answer)).is_err() {
                     shared.outbox.close(CloseCode::TOO_SLOW);
                 }
                 return Ended::Refused(asked + 1);
@@ -195,6 +214,30 @@ fn asked_id(body: &[u8]) -> RequestId {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::net::outbox::OutboxLimits;
+
+    /// REQ-198: what waits is written together, up to a bound, and nothing is left behind or reordered.
+    #[test]
+    fn what_waits_is_written_together_up_to_a_bound() {
+        let outbox = Outbox::new(OutboxLimits::default());
+        let stream = StreamId(0);
+        let mut queue = outbox.open(stream);
+        let frame = |n: u8, bytes: usize| Frame::Shared(vec![n; bytes].into());
+        for (n, bytes) in [(1, 10), (2, MAX_WRITE_BYTES), (3, 10)] {
+            outbox.push(stream, frame(n, bytes)).expect("room");
+        }
+        let mut turns = Vec::new();
+        while let Ok(first) = queue.try_recv() {
+            let frames = take(first, &mut queue);
+            turns.push(
+                frames
+                    .iter()
+                    .map(|q| q.frame.to_bytes()[0])
+                    .collect::<Vec<_>>(),
+            );
+        }
+        assert_eq!(turns, [vec![1, 2], vec![3]]);
+    }
 
     #[test]
     fn the_id_of_an_unreadable_request_is_told_when_it_is_there() {

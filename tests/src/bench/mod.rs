@@ -4,6 +4,8 @@
 //! JSON. This module must never fake a part of what it says it measures: what is made by a short cut is in the notes.
 
 pub mod large;
+mod organisation;
+pub mod relay;
 pub mod report;
 pub mod sample;
 pub mod worker;
@@ -16,7 +18,7 @@ use std::time::Instant;
 use anyhow::Context as _;
 use tokio::signal::unix::{SignalKind, signal};
 
-pub use report::Report;
+pub use report::{Goal, Report};
 
 /// Tells how far a bench is, on standard error, and whether it is to go on.
 #[derive(Clone, Debug)]

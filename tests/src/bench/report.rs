@@ -17,6 +17,15 @@ pub struct Report {
     took: Duration,
 }
 
+/// What a number is compared with.
+#[derive(Clone, Copy, Debug)]
+pub enum Goal {
+    /// More is better.
+    AtLeast(f64),
+    /// Less is better.
+    AtMost(f64),
+}
+
 /// One phase or thing that was measured.
 #[derive(Debug)]
 struct Row {
@@ -48,6 +57,32 @@ impl Report {
     /// Adds what the reader must know to understand the numbers.
     pub fn note(&mut self, note: impl Into<String>) {
         self.notes.push(note.into());
+    }
+
+    /// Says how many rounds there were of everything.
+    pub fn rounds(&mut self, rounds: u64) {
+        self.rounds = rounds;
+    }
+
+    /// Adds a goal: met when `value` is at least, or at most, what was asked; a value that is no number meets none.
+    pub fn goal(&mut self, name: &str, value: f64, goal: Goal, unit: &'static str) {
+        let (bound, met) = match goal {
+            Goal::AtLeast(bound) => (bound, value >= bound),
+            Goal::AtMost(bound) => (bound, value <= bound),
+        };
+        let rounded = (value * 1_000.0).round() / 1_000.0;
+        self.goals.push(json!({
+            "name": name, "value": rounded, "goal": bound, "unit": unit, "met": met,
+        }));
+    }
+
+    /// Notes what everything ran on.
+    pub fn machine(&mut self) {
+        self.note(format!(
+            "{} processors, shared by the servers, the load and whatever else runs here; load average {} at the start",
+            std::thread::available_parallelism().map_or(1, usize::from),
+            std::fs::read_to_string("/proc/loadavg").unwrap_or_default().trim()
+        ));
     }
 
     /// Says why the bench did not get to its end.
@@ -107,6 +142,20 @@ impl Report {
             }
         }
         text.push('\n');
+        for goal in &self.goals {
+            let met = if goal["met"] == true {
+                "met"
+            } else {
+                "NOT MET"
+            };
+            text.push_str(&format!(
+                "goal: {}: {} {} (asked: {}): {met}\n",
+                goal["name"].as_str().unwrap_or_default(),
+                plain(&goal["value"]),
+                goal["unit"].as_str().unwrap_or_default(),
+                plain(&goal["goal"]),
+            ));
+        }
         for note in &self.notes {
             text.push_str(&format!("note: {note}\n"));
         }
@@ -119,7 +168,7 @@ impl Report {
 
 /// A value's name for people, and its unit.
 fn split_unit(name: &str) -> (String, &str) {
-    let units = ["ms", "s", "bytes", "mib"];
+    let units = ["us", "ms", "s", "bytes", "kib", "mib"];
     match name.rsplit_once('_') {
         Some((name, unit)) if units.contains(&unit) => (name.replace('_', " "), unit),
         _ => (name.replace('_', " "), ""),
@@ -165,6 +214,11 @@ mod tests {
         let table = report.table();
         assert!(table.contains("1,234,567 ms"), "{table}");
         assert!(!table.contains("FAILED"), "{table}");
+        report.goal("quick", 2.0, Goal::AtMost(3.0), "ms");
+        report.goal("many", f64::NAN, Goal::AtLeast(3.0), "each s");
+        assert_eq!(report.json()["goals"][0]["met"], true);
+        assert_eq!(report.json()["goals"][1]["met"], false);
+        assert!(report.table().contains("asked: 3.0): NOT MET"));
         report.fail("no time left".into());
         assert!(report.failed() && report.table().contains("FAILED: no time left"));
     }

@@ -35,6 +35,19 @@ impl Durations {
         self.us.len()
     }
 
+    /// The one below which this share of them is, µs; not a number when there is none.
+    #[must_use]
+    #[allow(
+        clippy::cast_precision_loss,
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss
+    )]
+    pub fn quantile_us(&self, share: f64) -> f64 {
+        let at = (self.us.len() as f64 * share) as usize;
+        let at = at.min(self.us.len().saturating_sub(1));
+        self.us.get(at).map_or(f64::NAN, |us| *us as f64)
+    }
+
     /// The middle one, ms; null when there is none.
     #[must_use]
     pub fn median_ms(&self) -> Value {
@@ -99,6 +112,16 @@ impl Usage {
     }
 }
 
+/// What a process has resident now, KiB.
+///
+/// # Errors
+/// When the kernel has no such process.
+pub fn resident_kib(pid: u32) -> anyhow::Result<u64> {
+    let path = format!("/proc/{pid}/status");
+    let status = std::fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
+    kib_of(&status, "VmRSS:").context("read a process's memory")
+}
+
 /// Fields 14 and 15 of `/proc/PID/stat`, in hundredths of a second; the name before them may hold anything.
 fn cpu_ms(stat: &str) -> Option<u64> {
     let (_, fields) = stat.rsplit_once(')')?;
@@ -109,12 +132,18 @@ fn cpu_ms(stat: &str) -> Option<u64> {
 }
 
 fn peak_kib(status: &str) -> Option<u64> {
-    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"))?;
+    kib_of(status, "VmHWM:")
+}
+
+fn kib_of(status: &str, field: &str) -> Option<u64> {
+    let line = status.lines().find_map(|l| l.strip_prefix(field))?;
     line.split_whitespace().next()?.parse().ok()
 }
 
 #[cfg(test)]
 mod tests {
+    use std::cmp::Ordering;
+
     use super::*;
 
     #[test]
@@ -123,6 +152,15 @@ mod tests {
         assert_eq!(durations.count(), 3);
         assert_eq!(durations.median_ms(), json!(10));
         assert_eq!(durations.worst_ms(), json!(30));
+        assert_eq!(
+            durations.quantile_us(0.5).total_cmp(&10_000.0),
+            Ordering::Equal
+        );
+        assert_eq!(
+            durations.quantile_us(1.0).total_cmp(&30_000.0),
+            Ordering::Equal
+        );
+        assert!(Durations::default().quantile_us(0.5).is_nan());
         assert_eq!(Durations::of([1_230]).median_ms(), json!(1.23));
         assert_eq!(Durations::default().worst_ms(), Value::Null);
     }
@@ -135,6 +173,7 @@ mod tests {
         );
         let usage = Usage::of(std::process::id()).expect("this process");
         assert!(usage.peak_mib > 0);
+        assert!(resident_kib(std::process::id()).expect("this process") > 0);
         assert!(Usage::of(0).is_err());
     }
 }

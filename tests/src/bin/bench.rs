@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
-use mortise_tests::bench::{self, large, worker};
+use mortise_tests::bench::{self, Progress, Report, large, relay, worker};
 
 /// Measures what Mortise costs. Numbers go to standard output, progress to standard error.
 #[derive(Parser)]
@@ -19,6 +19,42 @@ struct Args {
 enum Bench {
     /// A large group in real processes: create it, talk in it, remove somebody
     Large(Large),
+    /// One group of 50, one sender with 64 in flight: deliveries per second, and what each costs the relay
+    Firehose(Compare),
+    /// 200 groups of 10, 200 senders at once
+    Rooms(Compare),
+    /// One group of 50, one message at a time
+    Latency(Compare),
+    /// Connections that are authenticated, subscribed and silent: memory and processor time of each
+    Idle {
+        /// How many
+        #[arg(long, value_name = "N", default_value_t = 1_000)]
+        connections: usize,
+        /// Print one line of JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// From SIGKILL to the first answer, with many records
+    Recover {
+        /// How many records
+        #[arg(long, value_name = "N", default_value_t = 5_000_000)]
+        records: u64,
+        /// How often it is killed
+        #[arg(long, value_name = "N", default_value_t = 5)]
+        rounds: usize,
+        /// Print one line of JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// The storage engine alone, against a raw file on the same disk
+    Append {
+        /// Rounds of each side and batch size
+        #[arg(long, value_name = "N", default_value_t = 5)]
+        rounds: usize,
+        /// Print one line of JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// A process of many devices; the bench starts it
     #[command(hide = true)]
     Worker {
@@ -65,6 +101,35 @@ struct Large {
     keep: bool,
 }
 
+#[derive(clap::Args)]
+struct Compare {
+    /// Rounds of each system
+    #[arg(long, value_name = "N", default_value_t = 5)]
+    rounds: usize,
+    /// Messages of each sender in one round
+    #[arg(long, value_name = "N")]
+    messages: Option<usize>,
+    /// Print one line of JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl Compare {
+    fn run(
+        &self,
+        name: &'static str,
+        measure: fn(relay::Options, &Progress, &mut Report) -> anyhow::Result<()>,
+    ) -> anyhow::Result<ExitCode> {
+        let options = relay::Options {
+            rounds: self.rounds,
+            messages: self.messages,
+        };
+        bench::run(name, self.json, |progress, report| {
+            measure(options, progress, report)
+        })
+    }
+}
+
 fn suite(text: &str) -> Result<u16, String> {
     match text.to_ascii_lowercase().as_str() {
         "0x0001" => Ok(0x0001),
@@ -79,6 +144,22 @@ fn main() -> anyhow::Result<ExitCode> {
             worker::serve(&dir, first, count)?;
             Ok(ExitCode::SUCCESS)
         }
+        Bench::Firehose(args) => args.run("firehose", relay::firehose),
+        Bench::Rooms(args) => args.run("rooms", relay::rooms),
+        Bench::Latency(args) => args.run("latency", relay::latency),
+        Bench::Idle { connections, json } => bench::run("idle", json, |progress, report| {
+            relay::idle(connections, progress, report)
+        }),
+        Bench::Recover {
+            records,
+            rounds,
+            json,
+        } => bench::run("recover", json, |progress, report| {
+            relay::recover(records, rounds, progress, report)
+        }),
+        Bench::Append { rounds, json } => bench::run("append", json, |progress, report| {
+            relay::append(rounds, progress, report)
+        }),
         Bench::Large(args) => {
             anyhow::ensure!(
                 args.processes > 0 && args.members >= 3 * args.processes,

@@ -89,7 +89,7 @@ fn tell(arguments: &Arguments, cycle: &Cycle) -> anyhow::Result<()> {
 
 fn summarise(arguments: &Arguments, totals: &Totals) -> anyhow::Result<()> {
     let mut out = std::io::stdout().lock();
-    let [acknowledged, queued, unknown] = totals.texts;
+    let [acknowledged, queued, refused, unknown] = totals.texts;
     if arguments.json {
         let faults: Vec<_> = totals
             .faults
@@ -100,7 +100,7 @@ fn summarise(arguments: &Arguments, totals: &Totals) -> anyhow::Result<()> {
             .collect();
         let line = json!({
             "event": "total", "seed": arguments.seed, "cycles": arguments.cycles, "met": totals.met, "faults": faults,
-            "lost_writes": totals.lost_writes, "acknowledged": acknowledged, "queued": queued, "unknown": unknown,
+            "lost_writes": totals.lost_writes, "acknowledged": acknowledged, "queued": queued, "refused": refused, "unknown": unknown,
             "looks": totals.looks, "failed": 0,
         });
         writeln!(out, "{line}")?;
@@ -115,7 +115,7 @@ fn summarise(arguments: &Arguments, totals: &Totals) -> anyhow::Result<()> {
         }
         writeln!(
             out,
-            "{} died of it; {} unsynced writes lost; {acknowledged} texts acknowledged, {queued} queued, {unknown} of unknown fate; \
+            "{} died of it; {} unsynced writes lost; {acknowledged} texts acknowledged, {queued} queued, {refused} refused, {unknown} of unknown fate; \
              everything compared {} times",
             totals.met, totals.lost_writes, totals.looks
         )?;

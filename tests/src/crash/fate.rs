@@ -47,6 +47,8 @@ pub struct Fate {
     pub acknowledged: BTreeMap<String, u64>,
     /// Known to be queued: it arrives, once.
     pub queued: Vec<String>,
+    /// Refused by a relay that cannot store, and said to be kept nowhere: it is not there.
+    pub refused: Vec<String>,
     /// Whoever sent it died, or could not store it: it is there once, or not at all.
     pub unknown: Vec<String>,
 }
@@ -55,7 +57,7 @@ impl Fate {
     /// How many texts it knows.
     #[must_use]
     pub fn texts(&self) -> usize {
-        self.acknowledged.len() + self.queued.len() + self.unknown.len()
+        self.acknowledged.len() + self.queued.len() + self.refused.len() + self.unknown.len()
     }
 
     /// Waits for the end of a send; a process that was killed says nothing.
@@ -72,6 +74,8 @@ impl Fate {
             let queued = i32::from(Exit::Queued.number());
             ensure!(code == queued, "queued with exit code {code}");
             self.queued.push(sending.text);
+        } else if code == i32::from(Exit::Refused.number()) {
+            self.refused.push(sending.text);
         } else {
             let cause = error.map(|line| line.value.to_string());
             let known =
@@ -120,6 +124,13 @@ impl Fate {
             ensure!(
                 found == 1,
                 "{text:?} was queued, and is there {found} times"
+            );
+        }
+        for text in &self.refused {
+            let found = places.get(text.as_str()).map_or(0, Vec::len);
+            ensure!(
+                found == 0,
+                "{text:?} was refused, and is there {found} times"
             );
         }
         for text in &self.unknown {

@@ -104,8 +104,8 @@ pub struct Totals {
     pub met: u64,
     /// Unsynced writes that were lost.
     pub lost_writes: usize,
-    /// Texts that were acknowledged, queued, of unknown fate.
-    pub texts: [usize; 3],
+    /// Texts that were acknowledged, queued, refused, of unknown fate.
+    pub texts: [usize; 4],
     /// How often everything was compared.
     pub looks: u64,
 }
@@ -150,12 +150,8 @@ pub fn run(
         }
     }
     let fate = &scene.fate;
-    totals.texts = [
-        &fate.acknowledged.len(),
-        &fate.queued.len(),
-        &fate.unknown.len(),
-    ]
-    .map(|n| *n);
+    let [queued, refused, unknown] = [&fate.queued, &fate.refused, &fate.unknown].map(Vec::len);
+    totals.texts = [fate.acknowledged.len(), queued, refused, unknown];
     Ok(totals)
 }
 

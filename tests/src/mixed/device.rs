@@ -517,20 +517,27 @@ impl Device {
         }
         let mut one_time = Vec::new();
         for _ in left..STOCK {
-            one_time.push(stack::key_package(&self.client, false)?.into());
+            one_time.push(stack::key_package(&self.client, false, self.now_ms)?.into());
         }
         let request = Request::PublishKeyPackages {
             suite: self.suite.id().into(),
             one_time,
-            last_resort: stack::key_package(&self.client, true)?.into(),
+            last_resort: stack::key_package(&self.client, true, self.now_ms)?.into(),
         };
         self.ask(request, Asked::Other);
         Ok(())
     }
 
     /// Deals with the Welcomes for which the roster is here (REQ-093).
-    fn read_inbox(&mut self) -> anyhow::Result<()> {
+    pub(super) fn read_inbox(&mut self) -> anyhow::Result<()> {
         while let Some(item) = self.inbox.front() {
+            // Who was removed and added again while away meets both in their order: the log comes first.
+            let held = self.groups.get(&item.group);
+            let follows =
+                |held: &Held| held.standing == Standing::Active && held.seq < item.entry.seq;
+            if held.is_some_and(follows) {
+                return Ok(());
+            }
             if super::log::based_on(&item.entry)? > self.roster().head().seq {
                 self.fetch_roster();
                 return Ok(());

@@ -80,7 +80,7 @@ impl Device {
         if done && (next_epoch || held.seq < held.last_readable) {
             self.subscribe(group)?;
         }
-        Ok(())
+        self.read_inbox()
     }
 
     /// One record: accepted, or refused and noted (REQ-087).

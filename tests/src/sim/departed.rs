@@ -226,7 +226,7 @@ impl Model {
 }
 
 /// What a store's MLS state opens of a log, following every commit that it can.
-fn open_all<'a>(
+pub(crate) fn open_all<'a>(
     store: &MemoryStore,
     id: GroupId,
     log: impl Iterator<Item = &'a LogRecord>,

@@ -23,6 +23,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use mortise_protocol::group::{SUITE_CLASSICAL, SUITE_HYBRID};
 
+pub(crate) use departed::open_all;
+
 use crate::world::{Template, World};
 use plants::Plant;
 

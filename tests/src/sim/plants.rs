@@ -106,7 +106,7 @@ impl Plant {
     }
 
     /// Plants the bug.
-    pub(super) fn install(self, world: &mut World) {
+    pub fn install(self, world: &mut World) {
         match self {
             Self::RelayForgetsDuplicates => disks::forget_duplicates(world),
             Self::RelayLosesLastBatch => world.disk.keep_before(),

@@ -6,11 +6,11 @@ use mortise_protocol::group::{
 use mortise_protocol::identity::{DeviceId, OrgId, SigningKey, UserId, encode};
 use mortise_protocol::store::{MemoryStore, Reader as _, Tx};
 use mortise_relay::core::layout;
-use openmls::prelude::tls_codec::Deserialize as _;
+use openmls::prelude::tls_codec::{Deserialize as _, Serialize as _};
 use openmls::prelude::{
     BasicCredential, Capabilities, Ciphersuite, CredentialType, CredentialWithKey, Extension,
     ExtensionType, Extensions, KeyPackage, KeyPackageIn, LeafNode, Lifetime, MlsMessageBodyIn,
-    MlsMessageIn, ProtocolVersion, UnknownExtension,
+    MlsMessageIn, MlsMessageOut, ProtocolVersion, UnknownExtension,
 };
 use openmls_rust_crypto::RustCrypto;
 
@@ -65,6 +65,23 @@ impl<'a> Recipe<'a> {
 }
 
 impl Package {
+    /// The MLSMessage with it.
+    ///
+    /// # Panics
+    /// When openmls does not encode it.
+    #[must_use]
+    pub fn to_message(&self) -> Vec<u8> {
+        MlsMessageOut::from(self.key_package.clone())
+            .tls_serialize_detached()
+            .expect("a KeyPackage")
+    }
+
+    /// The KeyPackage.
+    #[must_use]
+    pub fn key_package(&self) -> &KeyPackage {
+        &self.key_package
+    }
+
     /// Takes a KeyPackage of somebody's device from the relay's stock, and leaves it there.
     ///
     /// # Panics

@@ -21,6 +21,7 @@ use mortise_protocol::identity::{
     RosterSeq, SigningKey, sha256,
 };
 use mortise_protocol::roster::Role;
+use mortise_protocol::store::MemoryStore;
 use mortise_protocol::wire::{ConnectionBinding, RelayToClient};
 use mortise_relay::core::{ConnId, Core, CoreConfig, Input, Output};
 use rand::{Rng, RngCore, SeedableRng};
@@ -33,6 +34,7 @@ pub use person::{Person, PersonId};
 pub use talk::wall_clock_ms;
 pub use template::Template;
 
+use crate::history::Recorder;
 use network::Network;
 
 /// What a relay is called in links of this world.
@@ -81,6 +83,11 @@ pub struct World {
     pub trace: u64,
     /// Whose frames are printed on stderr.
     pub watched: Option<PersonId>,
+    /// Who writes down what clients ask and are told.
+    pub recorder: Option<Recorder>,
+    /// What came unasked on lines that somebody listens on, and which of them the relay has cut.
+    tapped: BTreeMap<ConnId, Vec<RelayToClient>>,
+    cut_lines: BTreeSet<ConnId>,
     /// When the relay's held writes are synced, ms since 1970, and what it says then.
     sync_at_ms: Option<u64>,
     unsaid: Vec<Output>,
@@ -123,6 +130,9 @@ impl World {
             served: Vec::new(),
             trace: 0,
             watched: None,
+            recorder: None,
+            tapped: BTreeMap::new(),
+            cut_lines: BTreeSet::new(),
             sync_at_ms: None,
             unsaid: Vec::new(),
             started_ms: now_ms,
@@ -262,6 +272,12 @@ impl World {
         id
     }
 
+    /// Somebody appears with a device that was set up before: from a backup.
+    pub fn restore(&mut self, name: &str, store: MemoryStore) -> PersonId {
+        let seed = self.rng.next_u64();
+        self.enter(Person::restore(name, store, seed))
+    }
+
     fn enter(&mut self, person: Person) -> PersonId {
         let id = PersonId(self.people.len());
         self.people.push(person);
@@ -298,6 +314,9 @@ impl World {
         let binding = ConnectionBinding(binding);
         self.people[id.0].conn = Some(conn);
         self.network.open(conn, id);
+        if let Some(recorder) = &mut self.recorder {
+            recorder.connected(conn, self.people[id.0].device());
+        }
         self.count("connections");
         self.relay_step(vec![Input::Connected {
             conn,

@@ -114,6 +114,7 @@ impl World {
 
     fn close(&mut self, conn: ConnId) {
         let Some(id) = self.network.owner(conn) else {
+            self.cut_lines.insert(conn);
             return;
         };
         if self.liar.as_mut().is_some_and(|liar| !liar.closes(id)) {
@@ -133,9 +134,7 @@ impl World {
         mut frame: RelayToClient,
     ) {
         let Some(to) = self.network.owner(conn) else {
-            if let Some(heard) = self.heard.get_mut(&conn) {
-                heard.push(frame);
-            }
+            self.line_hears(conn, frame);
             return;
         };
         let mut afterwards = Vec::new();
@@ -280,6 +279,9 @@ impl World {
                 if let Some(id) = self.network.owner(conn) {
                     self.note("frame", id.0 as u64);
                     self.watch(id, "<-", &frame);
+                    if let Some(recorder) = &mut self.recorder {
+                        recorder.answered(conn, &frame);
+                    }
                     let wishes = self.people[id.0].frame(self.now_ms, frame);
                     self.take_wishes(id, wishes);
                 }
@@ -330,6 +332,9 @@ impl World {
                 Wish::Send(frame) => {
                     self.watch(id, "->", &frame);
                     if let Some(conn) = self.people[id.0].conn {
+                        if let Some(recorder) = &mut self.recorder {
+                            recorder.asked(conn, &frame);
+                        }
                         let stream = stream_of(&frame);
                         self.send(Flight::ToRelay {
                             conn,

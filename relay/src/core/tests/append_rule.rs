@@ -51,6 +51,7 @@ fn the_steps_come_in_their_order() {
         duplicate: None,
         head: None,
         epoch: None,
+        proven: false,
         closed: false,
         roster,
     };

@@ -291,3 +291,42 @@ fn the_status_counts() {
     assert_eq!((org.users, org.devices, org.groups), (2, 2, 1));
     assert_eq!((status.connections, status.subscriptions), (3, 1));
 }
+
+/// REQ-197: a start finds a log that does not end where its head says.
+#[test]
+fn a_start_finds_a_log_that_lacks_its_end() {
+    use crate::core::layout::{EPOCHS, LOG};
+    use mortise_protocol::store::Write;
+
+    let mut world = World::founded();
+    let owner = world.owner_online();
+    let (_, writer) = world.join(owner, Role::Member);
+    let mut group = Group::created(1, &mut world, writer);
+    appended(group.say(&mut world, writer));
+    let mut store = world.store;
+    let config = || CoreConfig::new(key(1, 0));
+    Core::load(&store, config()).expect("as it was written");
+    let rows = store.range(LOG, b"", b"", 9).expect("rows");
+    let [_, (last, record)] = &rows[..] else {
+        panic!("two records");
+    };
+    let epochs = store.range(EPOCHS, b"", b"", 9).expect("rows");
+    let (epoch, opened) = &epochs[0];
+    let beyond = [&last[..32], &3_u64.to_be_bytes()].concat();
+    let row = |space, key: &[u8], value: Option<&Vec<u8>>| Write {
+        space,
+        key: key.to_vec(),
+        value: value.cloned(),
+    };
+    for (space, key, was, is) in [
+        (LOG, &last[..], Some(record), None),
+        (LOG, &beyond[..], None, Some(record)),
+        (EPOCHS, &epoch[..], Some(opened), None),
+    ] {
+        store.apply(&[row(space, key, is)]).expect("damage");
+        let refused = Core::load(&store, config());
+        assert!(matches!(refused, Err(CoreError::Store(_))), "{refused:?}");
+        store.apply(&[row(space, key, was)]).expect("repair");
+    }
+    Core::load(&store, config()).expect("repaired");
+}

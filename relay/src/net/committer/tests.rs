@@ -53,11 +53,14 @@ async fn ask(running: &Running, id: u64) {
 
 async fn refusal(queue: &mut mpsc::UnboundedReceiver<crate::net::outbox::Queued>) -> Refusal {
     let queued = queue.recv().await.expect("an answer");
-    match &queued.frame {
-        Frame::Single(RelayToClient::Response {
+    let Frame::Single(frame) = &queued.frame else {
+        panic!("not for one connection: {:?}", queued.frame);
+    };
+    match &**frame {
+        RelayToClient::Response {
             response: Response::Refused(refusal),
             ..
-        }) => refusal.clone(),
+        } => refusal.clone(),
         other => panic!("not a refusal: {other:?}"),
     }
 }
