@@ -23,10 +23,10 @@ fn a_removal_is_planned_carried_out_and_proven() -> anyhow::Result<()> {
     ensure!(plan["groups"][0]["loses_last_admin"] == false, "{plan}");
     cy.say(TEAM, "nothing was ordered")?;
 
-    ann.fails(
-        &["certificate", "export", "Cy", "--out", "x"],
-        Exit::NotAllowed,
-    )?;
+    let file = stage.dir().join("cy.certificate");
+    let path = file.to_str().context("a path")?;
+    let export = ["certificate", "export", "Cy", "--out", path];
+    ann.fails(&export, Exit::NotAllowed)?;
     let done = ann.run(&["offboard", "Cy"])?;
     let fenced = done.event("order_fenced")?.clone();
     ensure!(
@@ -40,9 +40,6 @@ fn a_removal_is_planned_carried_out_and_proven() -> anyhow::Result<()> {
         "{row}"
     );
 
-    let file = stage.dir().join("cy.certificate");
-    let path = file.to_str().context("a path")?;
-    let export = ["certificate", "export", "Cy", "--out", path];
     bob.fails(&export, Exit::NotAllowed)?;
     let exported = ann.must(&export, "certificate_exported")?;
     ensure!(
