@@ -23,7 +23,7 @@ const LEAVERS: [usize; 2] = [4, 2];
 /// Who does not keep the rules.
 const LIAR: PersonId = PersonId(5);
 /// Steps around each order.
-const STEPS: usize = 25;
+const STEPS: usize = 40;
 
 /// What to change in the world before the fire starts.
 pub type Plant<'a> = &'a dyn Fn(&mut World);
@@ -141,9 +141,7 @@ impl Fire {
                 60..75 => self.cut(who),
                 75..83 if who != OWNER => self.world.put_to_sleep(who),
                 83..93 => self.world.wake(who),
-                93..95 => self.world.restart_person(who),
-                // It has stored something, and nobody hears of it: they send it again.
-                95..98 => self.world.relay_dies_after_batch = true,
+                93..98 => self.world.restart_person(who),
                 // What it has answered must be there when it is back.
                 _ if self.world.relay.is_some() => self.world.crash_relay(),
                 _ => {}
