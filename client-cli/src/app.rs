@@ -67,7 +67,7 @@ async fn usage(error: &clap::Error, args: &[String]) -> u8 {
 
 async fn dispatch(cli: Cli, args: Vec<String>, out: &Printer) -> Result<u8, CliError> {
     let Cli { global, verb } = cli;
-    if verb.is_onboarding() {
+    if verb.needs_no_profile() {
         verb.onboard(&global, out).await?;
         return Ok(Exit::Ok.number());
     }
@@ -82,7 +82,7 @@ async fn dispatch(cli: Cli, args: Vec<String>, out: &Printer) -> Result<u8, CliE
             } else {
                 None
             };
-            daemon::forward(stream, args, stdin, out).await
+            daemon::forward(stream, verb.elsewhere(args), stdin, out).await
         }
         Access::Ours(lock) => {
             let result = if verb.is_listen() {

@@ -162,6 +162,10 @@ pub enum CliError {
         reason: String,
     },
 
+    /// It was changed, or never held.
+    #[error("the certificate does not hold: {0}")]
+    Certificate(#[from] mortise_protocol::certificate::CertificateError),
+
     /// No administrator has confirmed the roster for too long, and the policy forbids to send.
     #[error("{0}")]
     Stale(String),

@@ -52,11 +52,13 @@ pub enum Exit {
     RootKey = 22,
     /// This machine's disk does not read or write.
     Disk = 23,
+    /// A certificate does not hold.
+    Certificate = 24,
 }
 
 impl Exit {
     /// Every code, in order.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 25] = [
         Self::Ok,
         Self::Internal,
         Self::Usage,
@@ -81,6 +83,7 @@ impl Exit {
         Self::Stale,
         Self::RootKey,
         Self::Disk,
+        Self::Certificate,
     ];
 
     /// The number that the shell sees.
@@ -117,6 +120,7 @@ impl Exit {
             Self::Stale => "stale",
             Self::RootKey => "root_key",
             Self::Disk => "disk",
+            Self::Certificate => "certificate",
         }
     }
 
@@ -150,6 +154,7 @@ impl Exit {
             }
             Self::RootKey => "the root key's file is damaged, or of another organisation",
             Self::Disk => "this machine's disk does not read or write",
+            Self::Certificate => "the certificate does not hold",
         }
     }
 

@@ -4,12 +4,13 @@ import os
 
 import pytest
 
+from reader.certificates import MerkleTree
 from reader.connection import Closed
 from reader.group import Group, create
-from reader.keys import SigningKey
+from reader.keys import SigningKey, verify_with_label
 from reader.logs import private_message, prove, read_header, restart_holds
 from reader.organisation import found, invite, join
-from reader.structures import MESSAGE_LIMIT, RecordBody
+from reader.structures import MESSAGE_LIMIT, OrderState, RecordBody
 from test_roster_conversation import refused
 
 
@@ -254,7 +255,9 @@ def test_an_order_expels_fences_and_is_attested(relay, run):
         fence = cy.roster.fence
         await refused(group.submit(ann, before), "ROSTER_BEHIND", at_least=fence, head_seq=fence)
         status = await cy.connection.ask("order_status", order=fence)
-        assert status["groups"] == [{"group": group.id, "state": "sealed", "attested_by": [], "at_ms": 0}]
+        nobody = {"attested_by": [], "at_ms": 0, "rotated_at_ms": 0, "confirmed_at_ms": 0}
+        assert status["groups"] == [{"group": group.id, "state": "sealed", **nobody}]
+        assert status["appended_at_ms"] > 0 and status["closed"] == 1
 
         await refused(group.submit(cy, group.attestation(cy, fence - 1, "clean")), "UNKNOWN_ORDER")
         forged = group.attestation(ann, fence, "clean")
@@ -265,6 +268,11 @@ def test_an_order_expels_fences_and_is_attested(relay, run):
         assert answer["fence"] == fence
         (row,) = (await ann.connection.ask("order_status", order=fence))["groups"]
         assert (row["state"], row["attested_by"]) == ("clean", [cy.id])
+        evidence = await ann.connection.ask("order_state", order=fence)
+        ids = [state["group"] for state in evidence["groups"]]
+        signed, key = evidence["state"], ann.roster.policy["statement_key"]
+        assert ids == [group.id] and signed["state"]["set_root"] == MerkleTree(ids).root()
+        assert verify_with_label(key, "order state", OrderState.encode(signed["state"]), signed["signature"])
         (record,) = await group.read(cy, 1)
         assert RecordBody.decode(record["payload"])["statement"]["verdict"] == "clean"
 

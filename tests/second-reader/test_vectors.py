@@ -8,6 +8,7 @@ import pytest
 
 from reader import names
 from reader.authority import may
+from reader.certificates import Defect, MerkleTree, is_included, set_holds, verify_certificate
 from reader.connection import FRAME_LIMIT
 from reader.content import BadContent, read_content, write_content
 from reader.group import read_policy
@@ -38,6 +39,7 @@ from reader.roster import (
     sign_entry,
 )
 from reader.structures import (
+    Certificate,
     Checkpoint,
     ClientToRelay,
     GroupPolicy,
@@ -51,6 +53,7 @@ from reader.structures import (
     ResponseType,
     Resync,
     RosterEntry,
+    SignedOrderSet,
 )
 
 DIRECTORY = pathlib.Path(__file__).resolve().parents[2] / "spec" / "vectors"
@@ -410,3 +413,41 @@ def test_contents(case):
     except BadContent:
         decision = "BAD_CONTENT"
     assert decision == case["decision"]
+
+
+@pytest.mark.parametrize("case", cases("certificates.json", "merkle"))
+def test_merkle_trees(case):
+    """REQ-170."""
+    leaves = [raw(leaf) for leaf in case["leaves"]]
+    tree = MerkleTree(leaves)
+    assert tree.root().hex() == case["root"]
+    for at, (leaf, path) in enumerate(zip(leaves, case["paths"], strict=True)):
+        path = [raw(sibling) for sibling in path]
+        assert tree.path(at) == path
+        assert is_included(raw(case["root"]), leaf, at, len(leaves), path)
+        assert not is_included(raw(case["root"]), leaf, at + 1, len(leaves), path)
+
+
+@pytest.mark.parametrize("case", cases("certificates.json", "sets"))
+def test_sets(case):
+    """REQ-171."""
+    signed = SignedOrderSet.decode(raw(case["set"]))
+    assert jsonable(signed) == case["fields"]
+    assert SignedOrderSet.encode(signed).hex() == case["set"]
+    assert set_holds(signed, [raw(group) for group in case["groups"]], raw(case["statement_key"]))
+
+
+@pytest.mark.parametrize("case", cases("certificates.json", "certificates"))
+def test_certificates(case):
+    """REQ-176 to REQ-178."""
+    file = raw(case["file"])
+    try:
+        verify_certificate(file, raw(case["root"]))
+        error = None
+    except Defect as defect:
+        error = str(defect)
+    assert error == case["error"]
+    if case["fields"] is not None:
+        decoded = Certificate.decode(file)
+        assert jsonable(decoded) == case["fields"]
+        assert Certificate.encode(decoded) == file

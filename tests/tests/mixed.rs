@@ -2,6 +2,7 @@
 
 use mortise_protocol::group::{SUITE_CLASSICAL, SUITE_HYBRID};
 use mortise_protocol::roster::Role;
+use mortise_tests::mixed::scenario::play_all;
 use mortise_tests::mixed::script::{Options, run};
 use mortise_tests::mixed::{Manner, OneSuite, Wish, World};
 
@@ -63,6 +64,13 @@ async fn the_other_stack_joins_and_takes_part() {
         assert_eq!(member.view().texts[&group], lines);
     }
     world.close().await;
+}
+
+/// The working group's scenarios that our policy permits.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_scenarios_of_the_working_group_pass() {
+    let names = play_all(SUITE_CLASSICAL).await.expect("all of them");
+    assert_eq!(names.len(), 19, "{names:?}");
 }
 
 /// Two seeded scripts in their short form; `./x mixed` runs twenty long ones.

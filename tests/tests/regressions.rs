@@ -4,12 +4,13 @@ use mortise_protocol::engine::{
     CommandError, CommandKind, Event, GroupStatusView, Input, Output, PinChoice,
 };
 use mortise_protocol::group::SUITE_CLASSICAL;
-use mortise_protocol::identity::{GroupId, RosterSeq};
+use mortise_protocol::identity::{GroupId, RosterSeq, SigningKey};
 use mortise_protocol::roster::Role;
 use mortise_protocol::wire::{
     ClientToRelay, GroupState, Push, Refusal, RelayToClient, Request, RequestId, Response,
     RosterHead,
 };
+use mortise_tests::villain::{Line, Plan, Villain};
 use mortise_tests::world::{Liar, PersonId, World};
 
 fn no_alarms(world: &World) {
@@ -442,11 +443,45 @@ fn to_ask_twice_is_to_ask_once() {
         world.settle();
         no_alarms(&world);
         for id in [first, second] {
+            // Between the commit that lets it in anew and the Welcome it is no member.
+            let late = Event::Failed {
+                id,
+                error: CommandError::NotAMember,
+            };
             let answers = world.people[cy.0].events.iter();
-            let answers = answers.filter(|e| **e == Event::Done { id });
+            let answers = answers.filter(|e| **e == Event::Done { id } || **e == late);
             assert_eq!(answers.count(), 1, "{gap_ms} ms");
         }
         assert_eq!(world.view(cy, group).status, GroupStatusView::Active);
         assert_eq!(world.view(cy, group).epoch, world.view(ann, group).epoch);
     }
+}
+
+/// REQ-152, REQ-156: the only one who might continue a broken group had asked to be let in anew, and waited for an answer
+/// that nobody could give. (`./x sim --seed 10`)
+#[test]
+fn who_asks_to_be_let_in_anew_mends_the_group() {
+    let (mut world, people) = World::with_people(1, SUITE_CLASSICAL, &["Ann", "Bob", "Cy"]);
+    let [ann, bob, cy] = people[..] else {
+        panic!("three people")
+    };
+    let group = world.group(ann, &[bob, cy]);
+    world.put_to_sleep(ann);
+    let asked = world.command(ann, CommandKind::ResyncGroup { group });
+    let mut villain = Villain::take_over(&mut world, cy, group);
+    let plan = Plan {
+        access_key: Some(SigningKey::from_seed(&[3; 32]).public()),
+        ..Plan::default()
+    };
+    let made = villain.commit(&world, plan);
+    let line = Line::open(&mut world, &villain);
+    line.submit(&mut world, &villain, &made)
+        .expect("the relay cannot know");
+    world.wake(ann);
+    world.settle();
+    let successor = world.view(ann, group).successor.expect("it goes on");
+    assert_eq!(world.view(bob, group).successor, Some(successor));
+    assert_eq!(world.view(bob, successor).members.len(), 2);
+    let told = &world.people[ann.0].events;
+    assert!(told.contains(&Event::Done { id: asked }));
 }

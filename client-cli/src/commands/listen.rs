@@ -269,6 +269,10 @@ fn alarm_report(alarm: &Alarm) -> Report {
             Some(order.0),
             Some(*device),
         ),
+        Alarm::OmittedGroup { group, order } => {
+            ("omitted_group", Some(*group), Some(order.0), None)
+        }
+        Alarm::TwoSets { order } => ("two_sets", None, Some(order.0), None),
         Alarm::Stale { .. } => ("stale", None, None, None),
         Alarm::Clock { .. } => ("clock", None, None, None),
         _ => ("other", None, None, None),

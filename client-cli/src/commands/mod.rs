@@ -2,6 +2,7 @@
 //!
 //! A verb works on a [`Context`], and cannot tell whether it runs in its own process or inside `mortise listen`.
 
+mod certificate;
 mod context;
 mod devices;
 mod group;
@@ -12,6 +13,7 @@ mod offboard;
 mod onboard;
 mod order;
 mod org;
+mod plan;
 mod policy;
 mod profile;
 mod read;
@@ -142,6 +144,8 @@ pub enum Verb {
     Offboard(offboard::Offboard),
     /// Shut a user out of the organisation and of every group, until they are invited again
     Suspend(suspend::Suspend),
+    /// Prove, to somebody who was not there, that a user was removed
+    Certificate(certificate::CertificateArgs),
     /// Show who this device is
     Whoami(whoami::Whoami),
     /// Show the safety number to compare with another user
@@ -149,10 +153,23 @@ pub enum Verb {
 }
 
 impl Verb {
-    /// Whether it makes a profile, instead of working on one.
+    /// Whether it works without a profile: it makes one, or needs none.
     #[must_use]
-    pub fn is_onboarding(&self) -> bool {
-        matches!(self, Self::Org(_) | Self::Join(_))
+    pub fn needs_no_profile(&self) -> bool {
+        match self {
+            Self::Org(_) | Self::Join(_) => true,
+            Self::Certificate(verb) => verb.needs_no_profile(),
+            _ => false,
+        }
+    }
+
+    /// The command line for a daemon, whose working directory is another one.
+    #[must_use]
+    pub fn elsewhere(&self, args: Vec<String>) -> Vec<String> {
+        match self {
+            Self::Certificate(verb) => verb.elsewhere(args),
+            _ => args,
+        }
     }
 
     /// Whether it is the daemon.
@@ -203,6 +220,7 @@ impl Verb {
             Self::Read(verb) => verb.run(cx).await,
             Self::Offboard(verb) => verb.run(cx).await,
             Self::Suspend(verb) => verb.run(cx).await,
+            Self::Certificate(verb) => verb.run(cx).await,
             Self::Whoami(verb) => verb.run(cx).await,
             Self::Verify(verb) => verb.run(cx).await,
             Self::Org(_) | Self::Join(_) | Self::Listen(_) => Err(CliError::Usage {
@@ -211,7 +229,7 @@ impl Verb {
         }
     }
 
-    /// Makes a profile.
+    /// Makes a profile, or does what needs none.
     ///
     /// # Errors
     /// As [`Verb::run`].
@@ -223,6 +241,7 @@ impl Verb {
         match self {
             Self::Org(verb) => verb.run(global, out).await,
             Self::Join(verb) => verb.run(global, out).await,
+            Self::Certificate(verb) => verb.verify(out).await,
             _ => Err(CliError::Internal("this verb needs a profile".into())),
         }
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::order::{self, Measure};
-use super::{Context, values};
+use super::{Context, plan, values};
 use crate::error::CliError;
 
 /// Remove a user from the organisation and from every group
@@ -19,7 +19,11 @@ to stay online for that. Giving the same order again shows how it stands.
 
 Exit code 0: every group is rotated or clean. Exit code 9: some are still sealed.
 
+With --dry-run nothing is ordered: it shows which devices, roles and invitations fall, which of your
+groups are concerned, and who becomes admin where the user is the last one.
+
 Examples:
+  mortise offboard Bob --dry-run
   mortise offboard Bob
   mortise offboard Bob --wait 0
   mortise --json offboard 3fa9c1 --wait 60")]
@@ -29,14 +33,20 @@ pub struct Offboard {
     /// How long to wait until every group is rotated or clean, in seconds
     #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = values::seconds)]
     wait: Duration,
+    /// Show what it would do, and do nothing
+    #[arg(long)]
+    dry_run: bool,
 }
 
 impl Offboard {
     pub(super) fn leaves_at_once(&self) -> bool {
-        self.wait.is_zero()
+        self.wait.is_zero() || self.dry_run
     }
 
     pub(super) async fn run(self, cx: &Context) -> Result<(), CliError> {
+        if self.dry_run {
+            return plan::show(cx, &self.user).await;
+        }
         order::against(cx, &self.user, Measure::Removal, self.wait).await
     }
 }

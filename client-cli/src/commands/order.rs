@@ -128,10 +128,23 @@ pub(super) async fn give(
 pub(super) async fn follow(cx: &Context, order: RosterSeq, wait: Duration) -> Result<(), CliError> {
     let began = Instant::now();
     let mut shown = BTreeMap::new();
+    let mut fenced = false;
     let groups = loop {
         let answer = ask(cx, order, wait.saturating_sub(began.elapsed()).max(ANSWER)).await;
         match answer {
-            Ok(groups) => {
+            Ok(Standing {
+                appended_at_ms,
+                closed,
+                groups,
+            }) => {
+                if !std::mem::replace(&mut fenced, true) {
+                    let report = Report::OrderFenced {
+                        seq: order.0,
+                        at_ms: appended_at_ms,
+                        connections_closed: closed,
+                    };
+                    cx.out.report(&report).await?;
+                }
                 show_changes(cx, &mut shown, &groups).await;
                 if began.elapsed() >= wait || count(&groups, GroupState::Sealed) == 0 {
                     break groups;
@@ -150,18 +163,29 @@ pub(super) async fn follow(cx: &Context, order: RosterSeq, wait: Duration) -> Re
     summarise(cx, order, &groups, began.elapsed()).await
 }
 
-async fn ask(
-    cx: &Context,
-    order: RosterSeq,
-    within: Duration,
-) -> Result<Vec<OrderGroup>, CliError> {
+/// How an order stands.
+struct Standing {
+    appended_at_ms: u64,
+    closed: u32,
+    groups: Vec<OrderGroup>,
+}
+
+async fn ask(cx: &Context, order: RosterSeq, within: Duration) -> Result<Standing, CliError> {
     let kind = CommandKind::OrderStatus { order };
     let mut pending = cx.session.command(kind).await?;
     loop {
-        if let Event::OrderStatus { groups, .. } =
-            pending.next("the order's status", within).await?
+        if let Event::OrderStatus {
+            appended_at_ms,
+            closed,
+            groups,
+            ..
+        } = pending.next("the order's status", within).await?
         {
-            return Ok(groups);
+            return Ok(Standing {
+                appended_at_ms,
+                closed,
+                groups,
+            });
         }
     }
 }
@@ -204,6 +228,8 @@ async fn summarise(
             state: word(group.state),
             attested_by: group.attested_by.iter().map(ToString::to_string).collect(),
             at_ms: group.at_ms,
+            rotated_at_ms: group.rotated_at_ms,
+            confirmed_at_ms: group.confirmed_at_ms,
         };
         cx.out.report(&report).await?;
     }
@@ -230,7 +256,7 @@ fn count(groups: &[OrderGroup], state: GroupState) -> usize {
     groups.iter().filter(|group| group.state == state).count()
 }
 
-fn word(state: GroupState) -> &'static str {
+pub(super) fn word(state: GroupState) -> &'static str {
     match state {
         GroupState::Sealed => "sealed",
         GroupState::Rotated => "rotated",

@@ -61,6 +61,8 @@ pub(super) fn row(error: &CliError) -> (Exit, &'static str) {
         E::LinkRefused { .. } => (Exit::Link, "ask whoever gave it to you for a fresh one"),
 
         E::RootKey { .. } => (Exit::RootKey, "take the file that `mortise org create` wrote, or its other copy"),
+        E::Certificate(_) => (Exit::Certificate,
+            "do not rely on it: get it again from who made it, and check the fingerprint over another channel"),
         E::Stale(_) => (Exit::Stale,
             "nothing was sent: ask an owner or an administrator to come online, or to change `mortise policy set --staleness`"),
 

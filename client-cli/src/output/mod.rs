@@ -5,6 +5,7 @@
 mod clean;
 mod history;
 mod printer;
+mod proof;
 mod report;
 mod rows;
 mod text;
@@ -13,6 +14,7 @@ mod words;
 pub use clean::{clean, clean_json};
 pub use history::{HistoryLine, PolicyChanged, What, policy_changes, who_may_add};
 pub use printer::{Line, Printer};
+pub use proof::{CertificateShown, Plan, PlannedGroup, ShownGroup, ShownWitness};
 pub use report::Report;
 pub use rows::{Device, GroupInfo, Member, Person, Policy, User, Whoami};
 pub use words::{span, utc};

@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use super::history::{HistoryLine, PolicyChanged};
+use super::proof::{CertificateShown, Plan};
 use super::rows::{Device, GroupInfo, Person, Policy, User, Whoami};
 use crate::error::CliError;
 
@@ -84,7 +85,25 @@ pub enum Report {
         state: &'static str,
         attested_by: Vec<String>,
         at_ms: u64,
+        rotated_at_ms: u64,
+        confirmed_at_ms: u64,
     },
+    OrderFenced {
+        seq: u64,
+        at_ms: u64,
+        connections_closed: u32,
+    },
+    Plan(Plan),
+    CertificateExported {
+        file: String,
+        bytes: usize,
+        seq: u64,
+        groups: usize,
+        sealed: usize,
+        receipts: usize,
+        disclosed: bool,
+    },
+    Certificate(Box<CertificateShown>),
     OrderResult {
         seq: u64,
         groups: usize,

@@ -71,9 +71,13 @@ impl Report {
             Self::ProfileSet { user, name } => {
                 format!("{} is {} now", short(user), one_line(name))
             }
-            Self::Ordered { .. } | Self::OrderGroup { .. } | Self::OrderResult { .. } => {
-                self.order_text()
-            }
+            Self::Plan(plan) => plan.text(),
+            Self::Certificate(shown) => shown.text(),
+            Self::CertificateExported { .. } => self.exported_text(),
+            Self::Ordered { .. }
+            | Self::OrderGroup { .. }
+            | Self::OrderFenced { .. }
+            | Self::OrderResult { .. } => self.order_text(),
             Self::GroupCreated { group, group_name } => {
                 format!("created group {} ({})", one_line(group_name), short(group))
             }
@@ -240,13 +244,30 @@ impl Report {
                 };
                 format!("{verb}: {measure} of {whom}, seq {seq}")
             }
+            Self::OrderFenced {
+                seq,
+                at_ms,
+                connections_closed,
+            } => format!(
+                "order {seq}: fenced since {}, {} cut",
+                utc(*at_ms),
+                counted(*connections_closed as usize, "connection")
+            ),
             Self::OrderGroup {
                 group,
                 group_name,
                 state,
+                rotated_at_ms,
+                confirmed_at_ms,
                 ..
             } => {
-                format!("{state:<8} {}", named(group, group_name.as_deref()))
+                let mut text = format!("{state:<8} {}", named(group, group_name.as_deref()));
+                for (what, at_ms) in [("rotated", rotated_at_ms), ("confirmed", confirmed_at_ms)] {
+                    if *at_ms > 0 {
+                        text += &format!(", {what} {}", utc(*at_ms));
+                    }
+                }
+                text
             }
             Self::OrderResult {
                 seq,
@@ -263,5 +284,31 @@ impl Report {
             ),
             _ => String::new(),
         }
+    }
+
+    fn exported_text(&self) -> String {
+        let Self::CertificateExported {
+            file,
+            bytes,
+            seq,
+            groups,
+            sealed,
+            receipts,
+            disclosed,
+        } = self
+        else {
+            return String::new();
+        };
+        let shown = if *disclosed {
+            "; it shows the whole roster and who else is in the groups"
+        } else {
+            ""
+        };
+        format!(
+            "certificate of order {seq}: {} ({bytes} bytes): {}, {sealed} sealed, {}{shown}",
+            one_line(file),
+            counted(*groups, "group"),
+            counted(*receipts, "receipt"),
+        )
     }
 }

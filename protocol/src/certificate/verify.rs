@@ -11,7 +11,7 @@ use crate::group::validate::Leaf;
 use crate::identity::{
     DeviceId, Epoch, GroupId, Hash, OrgId, RosterSeq, Signature, UserId, decode, encode,
 };
-use crate::roster::{Order, Roster, RosterError};
+use crate::roster::{EntrySigner, Order, Roster, RosterError, SignedEntry};
 use crate::wire::log::Verdict;
 use crate::wire::{
     Attestation, Attested, GroupState, OrderGroupState, OrderState, Receipt, chain_hash, set_tree,
@@ -27,6 +27,8 @@ pub struct VerifiedCertificate {
     pub hidden: usize,
     /// The order.
     pub order: Order,
+    /// Who signed it.
+    pub ordered_by: EntrySigner,
     /// What the relay states.
     pub state: OrderState,
     /// Every group of the set.
@@ -97,6 +99,7 @@ pub fn verify(bytes: &[u8], root: OrgId) -> Result<VerifiedCertificate, Certific
     }
     let (roster, hidden) = read_chain(tbs)?;
     check_maker(tbs, &certificate.signature, &roster)?;
+    let ordered_by = signer_of(tbs)?;
     let order = check_state(&tbs.state.state, &tbs.state, &roster)?;
     check_groups(tbs)?;
     let mut groups = check_attestations(tbs, &roster)?;
@@ -107,6 +110,7 @@ pub fn verify(bytes: &[u8], root: OrgId) -> Result<VerifiedCertificate, Certific
         roster,
         hidden,
         order,
+        ordered_by,
         state: tbs.state.state,
         groups,
         maker: tbs.device,
@@ -163,6 +167,18 @@ fn check_maker(
                 .ok()
         })
         .ok_or(CertificateError::Maker { device })
+}
+
+/// Who signed the order's entry.
+fn signer_of(tbs: &CertificateTbs) -> Result<EntrySigner, CertificateError> {
+    let seq = tbs.state.state.order_seq;
+    let index = seq.0.checked_sub(1).and_then(|at| usize::try_from(at).ok());
+    match index.and_then(|at| tbs.chain.get(at)) {
+        Some(ChainItem::Shown(entry)) => SignedEntry::parse(entry.as_slice())
+            .map(|entry| entry.tbs().signer)
+            .map_err(|reason| CertificateError::Chain { seq, reason }),
+        _ => Err(CertificateError::NotAnOrder { seq }),
+    }
 }
 
 fn check_state(
@@ -348,10 +364,13 @@ fn check_receipt(
     Ok(record.user)
 }
 
+/// The GroupContext's tree hash and transcript hash, by epoch of a group.
+type States<'a> = BTreeMap<(GroupId, Epoch), (&'a [u8], &'a [u8])>;
+
 /// Statements about one epoch of one group name the same entry, tree and transcript.
 fn check_agreement(tbs: &CertificateTbs) -> Result<(), CertificateError> {
     let mut entries: BTreeMap<(GroupId, Epoch), Hash> = BTreeMap::new();
-    let mut trees = BTreeMap::new();
+    let mut trees = States::new();
     let attested = tbs.attestations.iter().map(|a| {
         let said = &a.statement;
         (said.group, said.epoch, said.entry_hash)

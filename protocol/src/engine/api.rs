@@ -5,7 +5,7 @@ pub use crate::group::{PolicyChange, WhoMayAdd};
 use crate::identity::{
     DeviceId, GroupId, InvitationId, JoinLink, LogSeq, Pin, PublicKey, RosterSeq, UserId,
 };
-use crate::roster::{OrgPolicy, Role};
+use crate::roster::{OrgPolicy, Role, Roster};
 use crate::wire::{ClientToRelay, ConnectionBinding, GroupState, Refusal, RelayToClient};
 
 /// Names one thing that the user asked for, for as long as it takes.
@@ -14,10 +14,6 @@ pub struct IntentId(pub u64);
 
 /// What happens to an engine.
 #[derive(Debug)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "it lives for one step; callers read better without a Box"
-)]
 pub enum Input {
     /// A connection to the relay is up, with this TLS exporter value.
     Connected(ConnectionBinding),
@@ -661,6 +657,24 @@ pub struct GroupView {
     pub predecessor: Option<GroupId>,
     /// The group that continues this one.
     pub successor: Option<GroupId>,
+}
+
+impl GroupView {
+    /// Whether nobody is left to administer the group without this user.
+    #[must_use]
+    pub fn loses_last_admin(&self, user: UserId) -> bool {
+        let stays = |admin: &UserId| self.members.iter().any(|leaf| leaf.user == *admin);
+        let others = self.admins.iter().filter(|admin| **admin != user);
+        self.admins.contains(&user) && !others.into_iter().any(stays)
+    }
+
+    /// Who becomes admin when this user was the last one: the longest-standing member, guests last (REQ-125).
+    #[must_use]
+    pub fn heir_of(&self, roster: &Roster, user: UserId) -> Option<UserId> {
+        let kept = || self.members.iter().filter(|leaf| leaf.user != user);
+        let full = kept().find(|leaf| roster.role(leaf.user) != Some(Role::Guest));
+        full.or_else(|| kept().next()).map(|leaf| leaf.user)
+    }
 }
 
 /// Whether this device can read and send.

@@ -50,13 +50,13 @@ impl State {
     pub(super) fn handle_order_state(
         &mut self,
         id: IntentId,
-        state: SignedOrderState,
+        state: Box<SignedOrderState>,
         groups: Vec<OrderGroupState>,
         attestations: Vec<Attestation>,
     ) {
         let order = state.state.order_seq;
         let evidence = Evidence {
-            state,
+            state: *state,
             groups,
             attestations,
             receipts: Vec::new(),

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::receipts::Step;
+use super::receipts::{Step, is_passing};
 use super::rows::{self, GROUPS, GroupRow, META};
 use super::state::{Chore, State};
 use super::{CommandError, EngineError, Event, IntentId, Output};
@@ -491,6 +491,12 @@ impl State {
             // There are enough without this one.
             Asked::PutReceipt { group, order } if matches!(refusal, Refusal::TooLarge { .. }) => {
                 self.handle_receipt_kept(tx, group, order)
+            }
+            Asked::PutReceipt { group, order } => {
+                if is_passing(&refusal) {
+                    self.again(group, order, Step::Receipt);
+                }
+                Ok(())
             }
             Asked::OrderStatus { id } | Asked::OrderState { id } | Asked::FetchReceipts { id } => {
                 self.collections.remove(&id);

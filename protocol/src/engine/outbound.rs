@@ -90,14 +90,21 @@ impl State {
         self.prune_history(tx, id, &row)?;
         let asks = self.send_resync(tx, id, &mut row)?;
         match &row.status {
+            GroupStatus::Halted(_) | GroupStatus::Stopped(_)
+                if self.roster.closed_at(id).is_some() =>
+            {
+                self.unsettled.remove(&id);
+                return self.fail_intents(tx, id, &CommandError::GroupClosed);
+            }
             // What is wanted waits for the answer.
-            GroupStatus::Halted(_) | GroupStatus::Stopped(_) | GroupStatus::Removed if asks => {
+            GroupStatus::Stopped(_) | GroupStatus::Removed if asks => {
                 self.unsettled.insert(id);
                 return Ok(());
             }
-            GroupStatus::Halted(_) if self.roster.closed_at(id).is_some() => {
-                self.unsettled.remove(&id);
-                return self.fail_intents(tx, id, &CommandError::GroupClosed);
+            // The same; but as long as nobody has gone on from what halted the group, nobody can answer.
+            GroupStatus::Halted(fault) if asks && fault.confirmed => {
+                self.unsettled.insert(id);
+                return Ok(());
             }
             GroupStatus::Halted(fault) if fault.stopped().is_none() => {
                 return self.pump_halted(tx, id, &mut row);

@@ -61,6 +61,13 @@ impl State {
             .is_some_and(|link| link.evidence.insert((group, order, step)))
     }
 
+    /// The relay could not now: it is asked again when something happens in the group.
+    pub(super) fn again(&mut self, group: GroupId, order: RosterSeq, step: Step) {
+        if let Some(link) = self.online() {
+            link.evidence.remove(&(group, order, step));
+        }
+    }
+
     fn ask_proof(&mut self, group: GroupId, order: RosterSeq) {
         if self.once(group, order, Step::Proof) {
             let asked = Asked::OrderProof { group, order };
@@ -164,6 +171,9 @@ impl State {
         refusal: &Refusal,
     ) -> Result<(), EngineError> {
         let row = rows::load::<OrderRow>(tx, ORDERS, &rows::key(group, order.0))?;
+        if is_passing(refusal) {
+            self.again(group, order, Step::Proof);
+        }
         let existed = row.is_some_and(|row| row.existed);
         let denies = matches!(refusal, Refusal::UnknownGroup | Refusal::UnknownOrder);
         if existed && denies {
@@ -186,4 +196,9 @@ impl State {
         }
         Ok(())
     }
+}
+
+/// Whether the relay may answer otherwise later: the epoch has just changed, or it has no room.
+pub(super) fn is_passing(refusal: &Refusal) -> bool {
+    matches!(refusal, Refusal::AccessDenied | Refusal::Storage)
 }

@@ -387,7 +387,7 @@ pub enum Response {
     #[tls_codec(discriminant = 0x0502)]
     OrderState {
         /// What the relay states.
-        state: SignedOrderState,
+        state: Box<SignedOrderState>,
         /// Every group of the order's set, by ascending id.
         groups: Vec<OrderGroupState>,
         /// The attestations that the rows name, in the same order.

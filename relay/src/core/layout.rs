@@ -200,7 +200,7 @@ pub struct AttestedRecord {
     pub seq: LogSeq,
 }
 
-/// That an order was carried out.
+/// That an order was carried out (REQ-179).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, TlsSerialize, TlsDeserialize, TlsSize)]
 pub struct OrderedRecord {
     /// When the relay appended it, relay's clock, ms since 1970.

@@ -78,7 +78,7 @@ impl Turn<'_> {
             at_ms: self.now_ms,
         };
         Ok(Response::OrderState {
-            state: SignedOrderState::sign(state, &self.config.statement_key),
+            state: Box::new(SignedOrderState::sign(state, &self.config.statement_key)),
             groups,
             attestations: attestations.into_iter().map(|(_, said)| said).collect(),
         })

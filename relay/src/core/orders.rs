@@ -131,7 +131,7 @@ impl Turn<'_> {
     }
 }
 
-/// One row, from what was attested: the first times count.
+/// One row, from what was attested: the first times count (REQ-179).
 fn status(roster: &Roster, row: OrderGroupState) -> GroupStatus {
     let user = |device| roster.device(device).map(|d| d.user);
     let first = row.attested.first();

@@ -100,7 +100,7 @@ pub(super) async fn serve(shared: Shared, mut send: SendStream, mut recv: RecvSt
 }
 
 /// What waits beside the first frame, as much as is written at once: so many small records share packets, and a
-/// large answer is encoded only when it is its turn.
+/// large answer is encoded only when it is its turn (REQ-198).
 fn take(first: Queued, queue: &mut mpsc::UnboundedReceiver<Queued>) -> Vec<Queued> {
     let mut bytes = first.bytes();
     let mut frames = vec![first];

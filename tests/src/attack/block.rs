@@ -43,6 +43,7 @@ pub(super) fn flood(stage: &mut Stage) -> Outcome {
         gained: late.then(|| format!("still in after {worst_ms} ms")),
         alarms: 0,
         worst_ms,
+        ..Outcome::default()
     }
 }
 
@@ -90,5 +91,6 @@ pub(super) fn garbage(stage: &mut Stage) -> Outcome {
         gained,
         alarms: 0,
         worst_ms,
+        ..Outcome::default()
     }
 }

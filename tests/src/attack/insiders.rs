@@ -6,7 +6,7 @@ use mortise_protocol::identity::{DeviceId, RosterSeq, SigningKey, UserId};
 use super::Outcome;
 use super::liars::DropsCommits;
 use super::outside::{as_add, policy_of};
-use super::stage::{AFTER, ANN, BOB, CY, DOT, FORGED, Stage, X};
+use super::stage::{AFTER, ANN, BOB, CY, DOT, FORGED, Stage, X, X2};
 use crate::villain::{Package, Plan, Recipe, Villain};
 use crate::world::PersonId;
 
@@ -161,13 +161,14 @@ pub(super) fn policy(stage: &mut Stage) -> Outcome {
 }
 
 pub(super) fn bad_path(stage: &mut Stage) -> Outcome {
-    let bob: DeviceId = stage.world.people[BOB.0].device();
+    // The neighbour in the tree, to whose leaf the path is sealed by itself.
+    let neighbour: DeviceId = stage.world.people[X2.0].device();
     let mut by = stage.turn(CY);
     let plan = Plan {
-        noise_for: vec![bob],
+        noise_for: vec![neighbour],
         ..Plan::default()
     };
-    let before = stage.state(BOB).0;
+    let before = stage.state(X2).0;
     let made = by.commit(&stage.world, plan);
     let began = stage.world.now_ms;
     let door = super::door::Door::open(&mut stage.world, by.transport_key);
@@ -178,19 +179,21 @@ pub(super) fn bad_path(stage: &mut Stage) -> Outcome {
     if !stage.defended {
         // The control: it does throw one member out, until it is repaired.
         stage.wait(100);
-        let stuck = stage.state(BOB).0 == before;
-        return Outcome::of(stuck.then(|| "one member cannot follow".into()));
+        let stuck = stage.state(X2).0 == before;
+        let refused = stage.world.alarms(X2).next().is_some();
+        return Outcome::of((stuck || refused).then(|| "one member cannot follow".into()));
     }
     let mut heard = false;
     while !heard && stage.world.now_ms < began + HEALS_MS {
         stage.wait(500);
         stage.say(X, AFTER);
-        heard = stage.is_shown(BOB, AFTER);
+        heard = stage.is_shown(X2, AFTER);
     }
     let worst_ms = stage.world.now_ms - began;
     Outcome {
         gained: (!heard).then(|| format!("one member is out after {worst_ms} ms")),
         alarms: 0,
         worst_ms,
+        ..Outcome::default()
     }
 }

@@ -53,6 +53,8 @@ pub struct Outcome {
     pub alarms: usize,
     /// How long what the attack delays took, world's time, ms.
     pub worst_ms: u64,
+    /// What those who stay were told in alarms; for people.
+    pub told: Vec<String>,
 }
 
 impl Outcome {

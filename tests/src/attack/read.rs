@@ -315,5 +315,6 @@ pub(super) fn withheld(stage: &mut Stage) -> Outcome {
         gained: gained.then(|| "the leaver reads what the uninformed member sends".into()),
         alarms: stage.alarms().len(),
         worst_ms: stage.world.now_ms - before,
+        ..Outcome::default()
     }
 }

@@ -385,5 +385,6 @@ pub(super) fn two_logs(stage: &mut Stage) -> Outcome {
         gained: gained.then(|| "a member is shown another log".into()),
         alarms: stage.alarms().len(),
         worst_ms: stage.world.now_ms - before,
+        ..Outcome::default()
     }
 }

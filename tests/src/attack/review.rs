@@ -18,7 +18,7 @@ use super::liars::{DropsCommits, LeavesOut};
 use super::outside::{policy_of, stocked};
 use super::rejoin::offer_welcome;
 use super::stage::{AFTER, ANN, BOB, CY, DOT, FORGED, Stage, X, X2};
-use crate::villain::{Plan, Villain};
+use crate::villain::Plan;
 
 /// An order lands within this, ms.
 const LANDS_MS: u64 = 2_000;
@@ -30,7 +30,7 @@ const YEARS: f64 = 100.0;
 const PINS: f64 = 1_099_511_627_776.0;
 
 pub(super) fn from_the_group_only(stage: &mut Stage) -> Outcome {
-    let mut x = stage.copy(X);
+    let (mut x, mut again) = (stage.copy(X), stage.copy(X));
     if stage.defended {
         let (group, user) = (stage.group, stage.world.people[X.0].user());
         stage
@@ -41,7 +41,7 @@ pub(super) fn from_the_group_only(stage: &mut Stage) -> Outcome {
     stage.say(BOB, AFTER);
     let state = stage.state(BOB);
     let text = stage.forge(&mut x);
-    let commit = stage.copy_saved(&x).commit(&stage.world, Plan::default());
+    let commit = again.commit(&stage.world, Plan::default());
     let restart = x.restart(&stage.world, RestartCause::Requested, GroupId([0x66; 32]));
     for who in [X, X2] {
         let door = stage.door(who);
@@ -74,15 +74,6 @@ pub(super) fn from_the_group_only(stage: &mut Stage) -> Outcome {
     Outcome::of(stage.fooled().or(read))
 }
 
-impl Stage {
-    /// The same device once more, as it was saved.
-    fn copy_saved(&mut self, saved: &Villain) -> Villain {
-        let mut again = Villain::copy(&mut self.world, X, self.group);
-        again.roster = saved.roster;
-        again
-    }
-}
-
 pub(super) fn false_attestation(stage: &mut Stage) -> Outcome {
     if stage.defended {
         stage.world.liar = Some(Box::new(DropsCommits));
@@ -99,6 +90,7 @@ pub(super) fn false_attestation(stage: &mut Stage) -> Outcome {
         gained: taken.then(|| "the statement is in the log".into()),
         alarms: stage.alarms().iter().filter(|a| contradicted(a)).count(),
         worst_ms: stage.world.now_ms - stage.ordered_ms,
+        ..Outcome::default()
     }
 }
 
@@ -115,8 +107,12 @@ pub(super) fn eviction(stage: &mut Stage) -> Outcome {
         stage.order();
         x.learn_roster(&stage.world, ANN);
     }
+    // An admin who removes another one names those who are left (REQ-125).
+    let mut policy = policy_of(&x);
+    policy.admins.retain(|admin| *admin == x.user);
     let plan = Plan {
         removes,
+        policy: Some(policy),
         ..Plan::default()
     };
     let made = x.commit(&stage.world, plan);
@@ -239,6 +235,7 @@ pub(super) fn false_alarm(stage: &mut Stage) -> Outcome {
         gained,
         alarms,
         worst_ms: 0,
+        ..Outcome::default()
     }
 }
 
@@ -257,6 +254,7 @@ pub(super) fn left_out(stage: &mut Stage) -> Outcome {
         gained: gained.then(|| "a statement without the group is signed".into()),
         alarms: stage.alarms().iter().filter(omitted).count(),
         worst_ms: stage.world.now_ms - stage.ordered_ms,
+        ..Outcome::default()
     }
 }
 
@@ -383,6 +381,7 @@ pub(super) fn roster_flood(stage: &mut Stage) -> Outcome {
         gained: late.then(|| format!("no order after {worst_ms} ms")),
         alarms: 0,
         worst_ms,
+        ..Outcome::default()
     }
 }
 

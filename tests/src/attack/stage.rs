@@ -1,11 +1,11 @@
 //! Where attacks are mounted: an organisation, a group of some size at some epochs, and everything that the one who
 //! will be removed holds.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use mortise_protocol::engine::{Alarm, CommandKind, GroupStatusView, Input, Output, PolicyChange};
-use mortise_protocol::identity::{DeviceId, GroupId, LogSeq, PublicKey, RosterSeq, encode};
+use mortise_protocol::identity::{DeviceId, GroupId, LogSeq, PublicKey, RosterSeq, UserId, encode};
 use mortise_protocol::roster::Role;
 use mortise_protocol::store::MemoryStore;
 use mortise_protocol::wire::{ConnectionBinding, LogRecord, Push, RecordBody, RelayToClient};
@@ -132,6 +132,11 @@ impl Stage {
         self.order = self.fence();
         self.ordered_ms = self.world.now_ms;
         assert!(self.order > before, "the order was given");
+    }
+
+    /// How many records the log has.
+    pub(super) fn length(&self) -> usize {
+        self.world.log(self.group).len()
     }
 
     /// The owner's fence.
@@ -290,8 +295,11 @@ impl Stage {
         for fence in [self.order, self.x.roster.0, RosterSeq(0)] {
             let record = self.record(made, fence);
             self.hand(to, record);
+            if let Some(gained) = self.advanced(to, before.0) {
+                return Some(gained);
+            }
         }
-        self.advanced(to, before.0)
+        None
     }
 
     /// Whether somebody has followed a commit out of an epoch.
@@ -366,8 +374,9 @@ fn prepare(suite: u16, size: usize) -> Prepared {
     world.command(BOB, CommandKind::ChangeGroup { group, change });
     world.say(BOB, group, "before");
     world.settle();
-    let epoch = world.view(X, group).epoch;
-    assert!(epoch > 0, "X is in the group");
+    let view = world.view(X, group);
+    let users: BTreeSet<UserId> = view.members.iter().map(|member| member.user).collect();
+    assert_eq!(users.len(), size, "everybody is in the group");
     Prepared {
         template: Template::capture(world),
         group,

@@ -123,8 +123,9 @@ impl Row {
             self.controls.0 += 1;
             self.controls.1 += usize::from(outcome.gained.is_some());
             if outcome.gained.is_none() {
+                let told = outcome.told.join("; ");
                 self.notes
-                    .insert(format!("{place}: the control gets nothing"));
+                    .insert(format!("{place}: the control gets nothing; alarms: {told}"));
             }
             return;
         }
@@ -134,7 +135,9 @@ impl Row {
         if !self.attack.is_defeated_by(&outcome) {
             self.succeeded += 1;
             let gained = outcome.gained.unwrap_or_else(|| "no alarm".into());
-            self.notes.insert(format!("{place}: {gained}"));
+            let told = outcome.told.join("; ");
+            self.notes
+                .insert(format!("{place}: {gained}; alarms: {told}"));
         }
     }
 }
@@ -259,7 +262,8 @@ fn jobs(rows: &[Row], options: &Options) -> Vec<Job> {
 fn mount(job: &Job) -> Result<Outcome, String> {
     let attempt = || {
         let mut stage = Stage::set(job.seed, job.suite, job.size, job.defended);
-        let outcome = (job.run)(&mut stage);
+        let mut outcome = (job.run)(&mut stage);
+        outcome.told = stage.alarms().iter().map(ToString::to_string).collect();
         let mut people = stage.world.people.iter();
         match people.find_map(|person| person.broken.clone()) {
             Some(defect) => Err(format!("a device names its own defect: {defect}")),

@@ -42,7 +42,7 @@ pub(super) fn backdated(stage: &mut Stage) -> Outcome {
     let mut x = stage.copy(X);
     let forged = stage.forge(&mut x);
     stage.cut(CY);
-    let record = stage.record(&forged, x.roster.0.min(stage.fence()));
+    let record = stage.record(&forged, stage.fence());
     stage.order();
     stage.world.liar = Some(Box::new(Inserts {
         victim: CY,
@@ -57,6 +57,7 @@ pub(super) fn backdated(stage: &mut Stage) -> Outcome {
         gained: stage.fooled(),
         alarms: stage.alarms().len(),
         worst_ms: stage.world.now_ms - before,
+        ..Outcome::default()
     }
 }
 
@@ -76,9 +77,13 @@ pub(super) fn replayed_commit(stage: &mut Stage) -> Outcome {
         // The control: the same way, with a commit of the epoch that Bob is in.
         false => fresh_commit(stage),
     };
-    let bob = stage.copy(BOB);
-    if stage.defended && stage.submit(&bob, &made) {
-        return Outcome::of(Some("the relay takes it".into()));
+    if stage.defended {
+        // Who appended it then is told so again; nothing may be appended now.
+        let (bob, before) = (stage.copy(BOB), stage.length());
+        stage.submit(&bob, &made);
+        if stage.length() > before {
+            return Outcome::of(Some("the relay takes it".into()));
+        }
     }
     Outcome::of(stage.show_commit(BOB, &made))
 }

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::Parser;
+use mortise_tests::mixed::scenario;
 use mortise_tests::mixed::script::{Options, Tally, run};
 use serde_json::json;
 
@@ -42,6 +43,11 @@ async fn main() -> ExitCode {
     let args = Args::parse();
     let start = Instant::now();
     let (mut total, mut failed) = (Tally::default(), Vec::new());
+    let scenarios = scenario::play_all(args.suite).await;
+    match &scenarios {
+        Ok(names) => names.iter().for_each(|name| eprintln!("passed: {name}")),
+        Err(error) => eprintln!("a scenario failed: {error:#}"),
+    }
     for seed in args.seed..args.seed + args.scripts {
         let options = Options {
             seed,
@@ -62,29 +68,46 @@ async fn main() -> ExitCode {
             }
         }
     }
-    report(&args, &total, &failed, start.elapsed().as_secs());
-    if failed.is_empty() {
+    let pass = failed.is_empty() && scenarios.is_ok();
+    let result = Outcome {
+        scenarios: scenarios.map_or(0, |names| names.len()),
+        total,
+        failed,
+        seconds: start.elapsed().as_secs(),
+        pass,
+    };
+    report(&args, &result);
+    if pass {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
     }
 }
 
-fn report(args: &Args, total: &Tally, failed: &[u64], seconds: u64) {
+/// What came of all of it.
+struct Outcome {
+    scenarios: usize,
+    total: Tally,
+    failed: Vec<u64>,
+    seconds: u64,
+    pass: bool,
+}
+
+fn report(args: &Args, result: &Outcome) {
     let suite = format!("{:#06X}", args.suite).replace("0X", "0x");
+    let total = &result.total;
     if args.json {
-        let result = json!({
-            "event": "result", "suite": suite, "scripts": args.scripts, "first_seed": args.seed,
-            "failed_seeds": failed, "seconds": seconds, "total": total, "pass": failed.is_empty(),
+        let line = json!({
+            "event": "result", "suite": suite, "scenarios": result.scenarios, "scripts": args.scripts,
+            "first_seed": args.seed, "failed_seeds": result.failed, "seconds": result.seconds,
+            "total": total, "pass": result.pass,
         });
-        println!("{result}");
+        println!("{line}");
         return;
     }
-    println!(
-        "suite {suite}: {} scripts, {} failed, {seconds} s",
-        args.scripts,
-        failed.len()
-    );
+    println!("suite {suite}, {} s", result.seconds);
+    println!("scenarios passed: {}", result.scenarios);
+    println!("scripts: {}, failed: {}", args.scripts, result.failed.len());
     println!("steps in effect: {}", total.steps.values().sum::<u64>());
     for (step, count) in &total.steps {
         println!("  {step}: {count}");

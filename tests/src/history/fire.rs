@@ -141,9 +141,12 @@ impl Fire {
                 60..75 => self.cut(who),
                 75..83 if who != OWNER => self.world.put_to_sleep(who),
                 83..93 => self.world.wake(who),
-                93..96 => self.world.restart_person(who),
+                93..95 => self.world.restart_person(who),
                 // It has stored something, and nobody hears of it: they send it again.
-                _ => self.world.relay_dies_after_batch = true,
+                95..98 => self.world.relay_dies_after_batch = true,
+                // What it has answered must be there when it is back.
+                _ if self.world.relay.is_some() => self.world.crash_relay(),
+                _ => {}
             }
             let pause = self.rng.random_range(0..150);
             self.run_for(pause);

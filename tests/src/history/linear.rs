@@ -62,10 +62,13 @@ struct Span<'a> {
     confirmed: Option<u64>,
 }
 
+/// Who read a record, of which epoch, and the rule that this is held against.
+type Read<'a> = (&'a Call, Epoch, Rule);
+
 /// What was read at which place: there, and before whatever came next.
 #[derive(Default)]
 struct Reads<'a> {
-    of_log: BTreeMap<(GroupId, LogSeq), Vec<(&'a Call, Epoch, Rule)>>,
+    of_log: BTreeMap<(GroupId, LogSeq), Vec<Read<'a>>>,
     of_roster: BTreeMap<RosterSeq, Vec<&'a Call>>,
 }
 

@@ -146,10 +146,10 @@ pub(super) fn check_answers(history: &History, tally: &mut Tally) -> Result<(), 
                     return fault(Rule::RefusalIsTrue);
                 }
             }
-            (Question::AppendRoster { seq, entry }, Reply::RosterAppended { .. }) => {
-                if history.entry(seq).is_none_or(|row| row.entry != entry) {
-                    return fault(Rule::AcknowledgedIsThere);
-                }
+            (Question::AppendRoster { seq, entry }, Reply::RosterAppended { .. })
+                if history.entry(seq).is_none_or(|row| row.entry != entry) =>
+            {
+                return fault(Rule::AcknowledgedIsThere);
             }
             _ => {}
         }

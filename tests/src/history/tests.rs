@@ -326,10 +326,7 @@ fn order_acked_early(history: &mut History) {
     let order = first_order(history);
     let (group, old) = longest(history);
     let under = |r: &FinalRecord| r.fence < order;
-    let last = history.logs[&group][old..]
-        .iter()
-        .filter(|r| under(r))
-        .next_back();
+    let last = history.logs[&group][old..].iter().rfind(|r| under(r));
     let record = last.expect("a record").record;
     let sent = call(
         history,

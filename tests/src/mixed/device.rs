@@ -517,12 +517,12 @@ impl Device {
         }
         let mut one_time = Vec::new();
         for _ in left..STOCK {
-            one_time.push(stack::key_package(&self.client, false)?.into());
+            one_time.push(stack::key_package(&self.client, false, self.now_ms)?.into());
         }
         let request = Request::PublishKeyPackages {
             suite: self.suite.id().into(),
             one_time,
-            last_resort: stack::key_package(&self.client, true)?.into(),
+            last_resort: stack::key_package(&self.client, true, self.now_ms)?.into(),
         };
         self.ask(request, Asked::Other);
         Ok(())

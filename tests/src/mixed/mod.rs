@@ -11,6 +11,7 @@ mod group;
 mod log;
 mod peer;
 mod rules;
+pub mod scenario;
 pub mod script;
 mod stack;
 mod turn;

@@ -453,6 +453,11 @@ impl Run {
         let Some((group, number, _)) = found else {
             return Ok(None);
         };
+        // Somebody who stays must be online to carry it out.
+        let mut actors = self.actors(group).into_iter();
+        if actors.all(|(actor, _)| self.user(actor) == self.user(number)) {
+            return Ok(None);
+        }
         let user = self.user(number);
         let outcome = self.wish(number, group, Wish::Leave).await?;
         if outcome == Some(true) {

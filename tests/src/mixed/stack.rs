@@ -32,6 +32,8 @@ use super::rules::Leaf;
 
 /// The extension that a last-resort KeyPackage carries (RFC 9420 §17.3 leaves it to draft-ietf-mls-extensions).
 const LAST_RESORT: ExtensionType = ExtensionType::new(0x000A);
+/// How far the clocks of others may be behind, seconds (REQ-092).
+const CLOCK_SLACK_S: u64 = 3_600;
 const POLICY: ExtensionType = ExtensionType::new(GROUP_POLICY_EXTENSION);
 const RESYNC: ExtensionType = ExtensionType::new(RESYNC_EXTENSION);
 
@@ -216,8 +218,7 @@ pub(super) fn client(
     let identity = SigningIdentity::new(credential, me.key.0.to_vec().into());
     // mls-rs-crypto-rustcrypto takes an Ed25519 secret key as the seed and the public key.
     let secret = [&key.dangerous_seed()[..], &me.key.0[..]].concat();
-    // mls-rs lets a KeyPackage begin an hour back and does not count that hour.
-    let lifetime = Duration::from_millis(KEY_PACKAGE_LIFETIME_MS) - Duration::from_secs(3_600);
+    let lifetime = Duration::from_millis(KEY_PACKAGE_LIFETIME_MS);
     Client::builder()
         .crypto_provider(suite)
         .identity_provider(InRoster(roster))
@@ -229,13 +230,19 @@ pub(super) fn client(
 }
 
 /// A KeyPackage, as an MLSMessage (REQ-092).
-pub(super) fn key_package(client: &MlsClient, last_resort: bool) -> anyhow::Result<Vec<u8>> {
+pub(super) fn key_package(
+    client: &MlsClient,
+    last_resort: bool,
+    now_ms: u64,
+) -> anyhow::Result<Vec<u8>> {
     let mut extensions = ExtensionList::new();
     if last_resort {
         extensions.set(Extension::new(LAST_RESORT, Vec::new()));
     }
+    // An hour back, for clocks that differ; mls-rs counts the lifetime from there.
+    let start = MlsTime::from((now_ms / 1_000).saturating_sub(CLOCK_SLACK_S));
     let message = client
-        .generate_key_package_message(extensions, ExtensionList::new(), None)
+        .generate_key_package_message(extensions, ExtensionList::new(), Some(start))
         .context("make a KeyPackage")?;
     message.to_bytes().context("encode a KeyPackage")
 }

@@ -1,6 +1,6 @@
 //! An organisation whose devices run one stack or the other, on a real relay over QUIC.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -19,7 +19,7 @@ use tokio::time::{Instant, timeout_at};
 use super::actor::{Manner, OtherDevice};
 use super::group::{CommandId, Standing, Wish};
 use super::peer::OurDevice;
-use super::view::View;
+use super::view::{GroupLook, View};
 
 /// Longer than anything here takes on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(90);
@@ -441,26 +441,35 @@ fn is_settled(members: &[Member], groups: &[GroupId], gone: &[UserId]) -> bool {
     let here = members
         .iter()
         .filter(|member| member.online && !gone.contains(&member.user()));
-    let views: Vec<View> = here.map(Member::view).collect();
-    views.iter().all(|view| view.settled)
-        && groups.iter().all(|group| shows_all(&views, *group))
-        && groups.iter().all(|group| {
-            let looks = views.iter().filter_map(|view| view.groups.get(group));
-            let mut looks = looks.filter(|look| look.standing == Standing::Active);
-            let Some(first) = looks.next() else {
-                return true;
-            };
-            let clean = !first.members.iter().any(|(_, user)| gone.contains(user));
-            clean && looks.all(|look| look == first)
-        })
+    let here: Vec<(DeviceId, View)> = here.map(|m| (m.device(), m.view())).collect();
+    here.iter().all(|(_, view)| view.settled)
+        && groups.iter().all(|group| shows_all(&here, *group))
+        && groups.iter().all(|group| agree(&here, *group, gone))
+}
+
+/// Whether all who are in a group, by their own word or by another's, hold the same epoch of it.
+fn agree(here: &[(DeviceId, View)], group: GroupId, gone: &[UserId]) -> bool {
+    let looks: BTreeMap<DeviceId, &GroupLook> = here
+        .iter()
+        .filter_map(|(device, view)| Some((*device, view.groups.get(&group)?)))
+        .filter(|(_, look)| look.standing == Standing::Active)
+        .collect();
+    let Some(first) = looks.values().next() else {
+        return true;
+    };
+    let same = |look: &&GroupLook| look == first;
+    let is_here = |device: &DeviceId| here.iter().any(|(known, _)| known == device);
+    first.members.iter().all(|(device, user)| {
+        !gone.contains(user) && (!is_here(device) || looks.contains_key(device))
+    }) && looks.values().all(same)
 }
 
 /// Whether everybody shows every text of the epochs that they were in.
-fn shows_all(views: &[View], group: GroupId) -> bool {
+fn shows_all(here: &[(DeviceId, View)], group: GroupId) -> bool {
     let texts = |view: &View| view.texts.get(&group).cloned().unwrap_or_default();
-    let all = views.iter().flat_map(texts);
+    let all = here.iter().flat_map(|(_, view)| texts(view));
     let all: BTreeSet<(u64, LogSeq)> = all.map(|line| (line.epoch, line.seq)).collect();
-    views.iter().all(|view| {
+    here.iter().all(|(_, view)| {
         let shown: BTreeSet<LogSeq> = texts(view).iter().map(|line| line.seq).collect();
         all.iter().all(|(epoch, seq)| {
             let was_there = view.epochs.contains_key(&(group, *epoch));

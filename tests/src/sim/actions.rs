@@ -653,7 +653,9 @@ impl Scenario {
             return self.order();
         };
         let targets = self.everybody(|s, p| {
-            p > s.model.admin && s.model.roster.is_admitted(s.world.people[p.0].device())
+            p > s.model.admin
+                && !s.model.is_villain(p)
+                && s.model.roster.is_admitted(s.world.people[p.0].device())
         });
         let in_groups: Vec<_> = targets
             .iter()

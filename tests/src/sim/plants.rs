@@ -4,7 +4,6 @@
 mod disks;
 mod liars;
 
-use super::mischief::Mischief;
 use crate::world::World;
 
 /// A planted bug.
@@ -66,13 +65,11 @@ pub enum Plant {
     LiarSwallowsRepairs,
     /// The relay shows another organisation what is said in this one.
     LiarServesNeighbours,
-    /// The relay withholds, repeats and reorders what it pushes, and never shows the rest.
-    LiarMakesMischief,
 }
 
 impl Plant {
     /// Every planted bug.
-    pub const ALL: [Self; 29] = [
+    pub const ALL: [Self; 28] = [
         Self::RelayForgetsDuplicates,
         Self::RelayLosesLastBatch,
         Self::RelayForgetsInboxes,
@@ -101,7 +98,6 @@ impl Plant {
         Self::ClientsForgetResyncs,
         Self::LiarSwallowsRepairs,
         Self::LiarServesNeighbours,
-        Self::LiarMakesMischief,
     ];
 
     /// Whether the bug shows only where a member is malicious.
@@ -146,7 +142,6 @@ impl Plant {
             Self::ClientsForgetResyncs => disks::clients_forget_resyncs(world),
             Self::LiarSwallowsRepairs => world.liar = Some(Box::new(liars::Swallows::repairs())),
             Self::LiarServesNeighbours => liars::serve_neighbours(world),
-            Self::LiarMakesMischief => world.liar = Some(Box::new(Mischief::new(1))),
         }
     }
 }

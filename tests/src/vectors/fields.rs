@@ -181,6 +181,12 @@ impl Fields for Role {
     }
 }
 
+impl<T: Fields> Fields for Box<T> {
+    fn fields(&self) -> Value {
+        self.as_ref().fields()
+    }
+}
+
 impl<T: Fields> Fields for Vec<T> {
     fn fields(&self) -> Value {
         self.iter().map(Fields::fields).collect()

@@ -343,7 +343,7 @@ fn answers() -> Vec<Response> {
                 .collect(),
         },
         Response::OrderState {
-            state: order_state(),
+            state: Box::new(order_state()),
             groups: vec![
                 group_state(GroupState::Ended),
                 group_state(GroupState::Clean),

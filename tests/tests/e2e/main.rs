@@ -2,6 +2,7 @@
 //!
 //! `cargo build --workspace --bins` comes first; `./x test` does it.
 
+mod certificate;
 mod crash;
 mod disk;
 mod errors;

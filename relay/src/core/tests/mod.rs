@@ -2,6 +2,7 @@
 
 mod append_rule;
 mod directory;
+mod evidence;
 mod fixture;
 mod governance;
 mod groups;

@@ -296,7 +296,6 @@ fn the_status_counts() {
 #[test]
 fn a_start_finds_a_log_that_lacks_its_end() {
     use crate::core::layout::{EPOCHS, LOG};
-    use mortise_protocol::store::Write;
 
     let mut world = World::founded();
     let owner = world.owner_online();

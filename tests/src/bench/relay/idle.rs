@@ -14,6 +14,8 @@ use crate::bench::{Goal, Progress, Report};
 
 /// Devices of the organisation; each has as many connections as it takes.
 const DEVICES: usize = 100;
+/// How often a peer's memory is looked at meanwhile.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How long nothing is said.
 const SILENCE: Duration = Duration::from_secs(20);
 
@@ -106,7 +108,7 @@ fn redis(dir: &std::path::Path, plan: &Plan) -> anyhow::Result<f64> {
     let mut after = resident_kib(full.pid())?;
     while Instant::now() < until {
         after = after.max(resident_kib(full.pid())?);
-        std::thread::sleep(Duration::from_secs(1));
+        std::thread::park_timeout(LOOK_EVERY);
     }
     Ok(per(after.saturating_sub(before), plan.connections()))
 }

@@ -95,7 +95,7 @@ fn fill(database: &Path, records: u64, progress: &Progress) -> anyhow::Result<()
     while engine.written < records {
         progress.check()?;
         engine.append(BATCH)?;
-        if engine.written % (50 * BATCH as u64) == 0 {
+        if engine.written.is_multiple_of(50 * BATCH as u64) {
             progress.say(&format!("{} records are stored", engine.written));
         }
     }

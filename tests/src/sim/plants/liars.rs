@@ -7,7 +7,7 @@ use mortise_protocol::wire::{
     ClientToRelay, InboxItem, LogRecord, Push, RecordBody, RelayToClient, Request, Response,
 };
 
-use crate::world::{Liar, PersonId};
+use crate::world::{Liar, PersonId, World};
 
 /// Who is lied to.
 fn is_victim(who: PersonId) -> bool {

@@ -23,6 +23,8 @@ pub(super) enum Event {
     Acknowledged,
     /// Somebody's message, made at this time, µs.
     Record(u64),
+    /// It wants to know whether anybody is there.
+    Ping,
     /// Something else.
     Other,
 }
@@ -106,6 +108,10 @@ impl<P: Protocol> Client<P> {
         loop {
             if let Some((taken, event)) = self.protocol.next(&self.input)? {
                 self.input.drain(..taken);
+                if event == Event::Ping {
+                    self.say(b"PONG\r\n")?;
+                    continue;
+                }
                 return Ok(event);
             }
             let mut chunk = [0; 16 * 1024];
@@ -156,7 +162,7 @@ impl<P: Protocol> Client<P> {
                     seen.acks.push(now_us().saturating_sub(since));
                 }
                 Event::Record(made) => seen.delays.push(now_us().saturating_sub(made)),
-                Event::Other => {}
+                Event::Ping | Event::Other => {}
             }
         }
         Ok(seen)

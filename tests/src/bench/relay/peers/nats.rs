@@ -25,6 +25,9 @@ const MAX_INFO_BYTES: usize = 64 * 1024;
 const INBOX: &str = "inbox";
 /// Where a connection's messages go.
 const DELIVERY: &str = "to";
+/// The subscriptions' numbers: for answers, and for records.
+const ANSWERS: &str = "1";
+const RECORDS: &str = "2";
 
 /// A NATS server and its clients.
 pub(in super::super) struct Nats {
@@ -75,12 +78,7 @@ impl Nats {
         let options =
             json!({"verbose": false, "pedantic": false, "tls_required": true, "headers": false});
         let inbox = inbox(connection);
-        client.say(
-            format!(
-                "CONNECT {options}\r\nSUB {inbox} 1\r\nSUB {DELIVERY}.{connection}.* 2\r\nPING\r\n"
-            )
-            .as_bytes(),
-        )?;
+        client.say(format!("CONNECT {options}\r\nSUB {inbox} {ANSWERS}\r\nPING\r\n").as_bytes())?;
         ensure!(client.hear()? == Event::Other, "not an answer to PING");
         Ok(client)
     }
@@ -96,10 +94,14 @@ impl Nats {
 
     fn listen(&mut self, connection: usize, groups: &[usize]) -> anyhow::Result<()> {
         for group in groups {
+            let to = format!("{DELIVERY}.{connection}.{group}");
+            let client = self.clients.get_mut(connection);
+            let client = client.context("nobody is connected")?;
+            client.say(format!("SUB {to} {RECORDS}\r\n").as_bytes())?;
             let (name, consumer) = (stream(*group), format!("c{connection}"));
             let body = json!({"stream_name": name, "config": {
                 "durable_name": consumer,
-                "deliver_subject": format!("{DELIVERY}.{connection}.{group}"),
+                "deliver_subject": to,
                 "ack_policy": "none",
                 "deliver_policy": "new",
             }});
@@ -191,11 +193,15 @@ impl Protocol for Text {
         if line.starts_with("-ERR") {
             bail!("nats: {line}");
         }
+        if line == "PING" {
+            return Ok(Some((body, Event::Ping)));
+        }
         let Some(words) = line.strip_prefix("MSG ") else {
             return Ok(Some((body, Event::Other)));
         };
         let mut words = words.split_whitespace();
-        let subject = words.next().context("a subject")?;
+        // A record comes under the subject that it was sent to: the subscription says what it is.
+        let subscription = words.nth(1).context("a subscription")?;
         let length: usize = words.last().context("a length")?.parse()?;
         let Some(message) = input.get(body..body + length) else {
             return Ok(None);
@@ -204,7 +210,7 @@ impl Protocol for Text {
         if taken > input.len() {
             return Ok(None);
         }
-        if subject.starts_with(DELIVERY) {
+        if subscription == RECORDS {
             return Ok(Some((taken, Event::Record(made_at(message)))));
         }
         let answer = String::from_utf8_lossy(message);
@@ -220,7 +226,7 @@ mod tests {
     #[test]
     fn answers_and_messages_are_told_apart_and_wait_until_they_are_whole() {
         let mut text = Text { connection: 3 };
-        let mut input = b"MSG to.3.1 2 $JS.ACK.x 8\r\n".to_vec();
+        let mut input = b"MSG group.1 2 $JS.ACK.x 8\r\n".to_vec();
         input.extend_from_slice(&9_u64.to_be_bytes());
         input.extend_from_slice(b"\r\n");
         for short in 0..input.len() {
@@ -239,6 +245,10 @@ mod tests {
         assert_eq!(
             text.next(b"PONG\r\n").expect("fine"),
             Some((6, Event::Other))
+        );
+        assert_eq!(
+            text.next(b"PING\r\n").expect("fine"),
+            Some((6, Event::Ping))
         );
         assert!(text.next(b"MSG inbox.3 1 11\r\n{\"error\":1}\r\n").is_err());
         assert!(text.next(b"-ERR 'no'\r\n").is_err());

@@ -39,7 +39,7 @@ impl Server {
                 bail!("a peer ended with {status}: {said}");
             }
             anyhow::ensure!(Instant::now() < until, "a peer does not take connections");
-            std::thread::sleep(BETWEEN_TRIES);
+            std::thread::park_timeout(BETWEEN_TRIES);
         }
         Ok(server)
     }
