@@ -68,7 +68,11 @@ impl State {
         body: Option<&RecordBody>,
         violation: Violation,
     ) -> Option<Fault> {
-        let (culprit, kind) = match (body?, violation) {
+        let body = body?;
+        if !self.is_signed(group, row, body) {
+            return None;
+        }
+        let (culprit, kind) = match (body, violation) {
             // The relay checks these itself: it would not have let them pass.
             (
                 _,
@@ -96,6 +100,20 @@ impl State {
             since_ms: self.now_ms,
             confirmed: false,
         })
+    }
+
+    /// Whether a record that would accuse somebody is theirs: a relay can write any name on anything (REQ-163).
+    fn is_signed(&self, group: GroupId, row: &GroupRow, body: &RecordBody) -> bool {
+        let key_of = |device| Some(self.roster.device(device)?.mls_signature_key);
+        match body {
+            RecordBody::Commit(entry) => {
+                key_of(entry.device).is_some_and(|key| entry.verify(group, row.epoch, &key).is_ok())
+            }
+            RecordBody::Restart(restart) => {
+                key_of(restart.statement.device).is_some_and(|key| restart.verify(&key).is_ok())
+            }
+            RecordBody::Create { .. } | RecordBody::Message(_) | RecordBody::Attestation(_) => true,
+        }
     }
 
     /// The log has gone on with something that nobody should follow.

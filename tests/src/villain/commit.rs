@@ -99,15 +99,20 @@ impl Villain {
 
     /// Finds the keys of the leaves that are to be given noise.
     fn aim_noise(&self, plan: &mut Plan) {
-        let keys = self.look(|mls| {
-            let aimed = plan.noise_for.iter().map(|device| {
-                let index = index_of(mls, *device);
-                let leaf = mls.public_group().leaf(index).expect("a leaf");
-                hpke_key(leaf.encryption_key())
-            });
-            aimed.collect::<Vec<_>>()
-        });
+        let keys = plan.noise_for.iter().map(|device| self.leaf_key(*device));
         plan.twist.noise_for.extend(keys);
+    }
+
+    /// The encryption key of a member's leaf.
+    ///
+    /// # Panics
+    /// When the device has no leaf.
+    #[must_use]
+    pub fn leaf_key(&self, device: DeviceId) -> Vec<u8> {
+        self.look(|mls| {
+            let leaf = mls.public_group().leaf(index_of(mls, device));
+            hpke_key(leaf.expect("a leaf").encryption_key())
+        })
     }
 }
 

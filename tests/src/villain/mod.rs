@@ -10,6 +10,8 @@ mod commit;
 mod line;
 mod packages;
 mod records;
+pub mod stage;
+pub mod table;
 mod twist;
 
 pub use commit::Plan;
@@ -21,7 +23,9 @@ pub use twist::{Body, Twist};
 use std::sync::Arc;
 
 use mortise_protocol::engine::load_identity;
-use mortise_protocol::group::{MlsProvider, storage::MlsStorage};
+use mortise_protocol::group::{
+    GROUP_POLICY_EXTENSION, GroupPolicy, MlsProvider, storage::MlsStorage,
+};
 use mortise_protocol::identity::{
     DeviceId, Epoch, GroupId, Hash, OrgId, PublicKey, RosterSeq, SigningKey, UserId, decode,
 };
@@ -29,8 +33,10 @@ use mortise_protocol::store::{MemoryStore, Tx, commit as commit_batch};
 use mortise_protocol::wire::RecordBody;
 use mortise_protocol::wire::aad::AuthenticatedData;
 use mortise_protocol::wire::log::{ACCESS_KEY_LABEL, LogCursor, entry_hash};
-use openmls::prelude::{MlsGroup, OpenMlsProvider as _};
+use openmls::prelude::tls_codec::Deserialize as _;
+use openmls::prelude::{MlsGroup, MlsMessageIn};
 use openmls_rust_crypto::RustCrypto;
+use openmls_traits::OpenMlsProvider as _;
 
 use crate::world::{PersonId, World};
 use twist::VillainProvider;
@@ -175,6 +181,52 @@ impl Villain {
     pub fn honest_aad(&self, world: &World) -> AuthenticatedData {
         let (_, cursor) = self.cursor(world);
         AuthenticatedData::new(self.roster.0, self.roster.1, cursor)
+    }
+
+    /// The same device once more, with the same keys.
+    #[must_use]
+    pub fn fork(&self) -> Self {
+        Self {
+            key: self.key.clone(),
+            store: self.store.clone(),
+            crypto: RustCrypto::default(),
+            ..*self
+        }
+    }
+
+    /// A member's leaf.
+    ///
+    /// # Panics
+    /// When the device has none.
+    #[must_use]
+    pub fn leaf(&self, device: DeviceId) -> u32 {
+        self.look(|mls| commit::index_of(mls, device).u32())
+    }
+
+    /// The group's policy.
+    ///
+    /// # Panics
+    /// When it has none that reads.
+    #[must_use]
+    pub fn policy(&self) -> GroupPolicy {
+        let bytes = self.look(|mls| mls.extensions().unknown(GROUP_POLICY_EXTENSION).cloned());
+        GroupPolicy::from_bytes(&bytes.expect("a policy").0).expect("a policy that reads")
+    }
+
+    /// What openmls says to an MLS message, as this device, which forgets it again.
+    #[must_use]
+    pub fn judge(&self, message: &[u8]) -> String {
+        let mut device = self.fork();
+        device.with_mls(&Twist::default(), |mls, provider| {
+            let message = MlsMessageIn::tls_deserialize_exact(message)
+                .ok()
+                .and_then(|m| m.try_into_protocol_message().ok());
+            match message.map(|m| mls.process_message(provider, m)) {
+                None => "not an MLS message".to_owned(),
+                Some(Ok(_)) => "accepted".to_owned(),
+                Some(Err(error)) => format!("{error:?}"),
+            }
+        })
     }
 
     /// Follows its own pending commit, whatever the others think of it.

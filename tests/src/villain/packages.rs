@@ -123,6 +123,17 @@ impl Package {
         Self::make(&Recipe::new(world, by, key))
     }
 
+    /// The KeyPackage, as it is in an Add.
+    ///
+    /// # Panics
+    /// Never.
+    #[must_use]
+    pub fn bytes(&self) -> Vec<u8> {
+        self.key_package
+            .tls_serialize_detached()
+            .expect("a KeyPackage")
+    }
+
     fn of(key_package: KeyPackage) -> Self {
         let credential = DeviceCredential::read(key_package.leaf_node().credential());
         Self {

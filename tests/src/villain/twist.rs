@@ -21,19 +21,16 @@ const FRAMED_CONTENT: &[u8] = b"MLS 1.0 FramedContentTBS";
 /// Makes another body of a message: of a commit, a proposal or an application message.
 pub type Body = Box<dyn Fn(&[u8]) -> Vec<u8> + Send + Sync>;
 
-/// What to change.
+/// What to change; the default is nothing.
 #[derive(Default)]
 pub struct Twist {
-    /// Another body in the place of the one that openmls made; signature, transcript and ciphertext fit it.
-    pub body: Option<Body>,
-    /// Garbles the signatures with this label, such as `LeafNodeTBS`.
-    pub bad_signature: Option<&'static str>,
-    /// Seals noise to these HPKE public keys.
-    pub noise_for: BTreeSet<Vec<u8>>,
-    /// Garbles the tag that confirms the epoch that a commit leads to.
-    pub bad_confirmation_tag: bool,
-    /// Names this leaf as the sender in the encrypted header.
-    pub sender: Option<u32>,
+    body: Option<Body>,
+    bad_signature: Option<&'static str>,
+    bad_confirmation_tag: bool,
+    bad_padding: bool,
+    sender: Option<u32>,
+    wrong_secret_for: Option<Vec<u8>>,
+    pub(super) noise_for: BTreeSet<Vec<u8>>,
     state: Mutex<State>,
 }
 
@@ -46,11 +43,56 @@ struct State {
 }
 
 impl Twist {
-    /// A twist that makes another body.
+    /// Another body in the place of the one that openmls made; signature, transcript and ciphertext fit it.
     #[must_use]
     pub fn body(body: impl Fn(&[u8]) -> Vec<u8> + Send + Sync + 'static) -> Self {
         Self {
             body: Some(Box::new(body)),
+            ..Self::default()
+        }
+    }
+
+    /// Garbles the signatures with this label, such as `LeafNodeTBS`.
+    #[must_use]
+    pub fn bad_signature(label: &'static str) -> Self {
+        Self {
+            bad_signature: Some(label),
+            ..Self::default()
+        }
+    }
+
+    /// Garbles the tag that confirms the epoch that a commit leads to.
+    #[must_use]
+    pub fn bad_confirmation_tag() -> Self {
+        Self {
+            bad_confirmation_tag: true,
+            ..Self::default()
+        }
+    }
+
+    /// Ends the padding of a message with a byte that is not zero.
+    #[must_use]
+    pub fn bad_padding() -> Self {
+        Self {
+            bad_padding: true,
+            ..Self::default()
+        }
+    }
+
+    /// Names this leaf as the sender in the encrypted header.
+    #[must_use]
+    pub fn sender(leaf: u32) -> Self {
+        Self {
+            sender: Some(leaf),
+            ..Self::default()
+        }
+    }
+
+    /// Seals another secret than the right one to this HPKE public key.
+    #[must_use]
+    pub fn wrong_secret_for(key: Vec<u8>) -> Self {
+        Self {
+            wrong_secret_for: Some(key),
             ..Self::default()
         }
     }
@@ -260,6 +302,11 @@ impl OpenMlsCrypto for TwistedCrypto<'_> {
         {
             data[..4].copy_from_slice(&sender.to_be_bytes());
         }
+        if self.twist.bad_padding
+            && let Some(last) = data.last_mut().filter(|last| **last == 0)
+        {
+            *last = 1;
+        }
         self.inner.aead_encrypt(alg, key, &data, nonce, aad)
     }
 
@@ -300,7 +347,13 @@ impl OpenMlsCrypto for TwistedCrypto<'_> {
         aad: &[u8],
         ptxt: &[u8],
     ) -> Result<HpkeCiphertext, CryptoError> {
-        let mut sealed = self.inner.hpke_seal(config, pk_r, info, aad, ptxt)?;
+        let mut ptxt = ptxt.to_vec();
+        if self.twist.wrong_secret_for.as_deref() == Some(pk_r)
+            && let Some(last) = ptxt.last_mut()
+        {
+            *last ^= 1;
+        }
+        let mut sealed = self.inner.hpke_seal(config, pk_r, info, aad, &ptxt)?;
         if self.twist.noise_for.contains(pk_r) {
             let mut noise = sealed.ciphertext.as_slice().to_vec();
             noise.iter_mut().for_each(|byte| *byte ^= 0x5a);

@@ -1,8 +1,9 @@
 //! A member breaks the group with its real keys: the others go on without it, and are told by whom and why.
 
-use mortise_protocol::engine::{CommandKind, GroupStatusView};
+use mortise_protocol::engine::{Alarm, CommandKind, GroupStatusView};
 use mortise_protocol::group::{GroupPolicy, SUITE_CLASSICAL, SUITE_HYBRID, Violation};
 use mortise_protocol::identity::{DeviceId, Epoch, GroupId, Hash, SigningKey};
+use mortise_protocol::wire::log::Verdict;
 use mortise_protocol::wire::restart::RestartCause;
 use mortise_tests::villain::{Crafted, Line, Package, Plan, Villain};
 use mortise_tests::world::PersonId;
@@ -269,4 +270,37 @@ fn an_admin_leads_the_rest_away_from_colluders() {
         assert_eq!(room.successor(*who), Some(successor));
         assert_eq!(room.texts(*who, successor), ["out"]);
     }
+}
+
+/// REQ-064: who attests that a group is clean, in an epoch whose tree everybody can see not to be, is named.
+#[test]
+fn a_false_attestation_names_its_sender() {
+    let mut room = Room::new(73, SUITE_CLASSICAL, 4);
+    let (owner, bob, leaver) = (room.members[0], room.members[1], room.members[2]);
+    let mut villain = room.villain();
+    for who in [owner, bob, leaver] {
+        room.world.put_to_sleep(who);
+    }
+    room.world.wake(owner);
+    room.world.settle();
+    let user = room.world.people[leaver.0].user();
+    room.world.command(owner, CommandKind::RemoveUser { user });
+    // The owner knows of the order, and has no time to rotate.
+    let before = room.world.log(room.group).len();
+    while villain.roster.0 == room.world.people[owner.0].engine().roster().head().seq {
+        assert!(room.world.advance(u64::MAX), "the order is given");
+    }
+    room.world.put_to_sleep(owner);
+    assert_eq!(room.world.log(room.group).len(), before);
+    villain.learn_roster(&room.world, owner);
+    let said = villain.statement(&room.world, Verdict::Clean);
+    let made = villain.attest(said);
+    room.submit(&villain, &made);
+    room.world.wake(bob);
+    room.wait(1_000);
+    let device = villain.device;
+    let mut alarms = room.world.alarms(bob);
+    let named =
+        alarms.any(|a| matches!(a, Alarm::FalseAttestation { device: d, .. } if *d == device));
+    assert!(named);
 }

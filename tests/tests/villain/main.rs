@@ -4,4 +4,5 @@ mod away;
 mod crashes;
 mod faults;
 mod room;
+mod table;
 mod tools;
