@@ -520,13 +520,14 @@ impl State {
                 return self.stop_group(tx, group, &refusal.to_string());
             }
             refusal => {
-                if let Some(intent) = outbox.intent {
-                    tx.delete(INTENTS, rows::key(group, intent));
-                    let error = CommandError::Refused(refusal);
-                    self.event(Event::Failed {
-                        id: IntentId(intent),
-                        error,
-                    });
+                // What was given up meanwhile has had its answer.
+                let intent = outbox
+                    .intent
+                    .map(|number| (number, rows::key(group, number)));
+                if let Some((number, key)) = intent
+                    && tx.get(INTENTS, &key)?.is_some()
+                {
+                    self.fail_intent(tx, group, number, CommandError::Refused(refusal));
                 }
             }
         }

@@ -218,8 +218,7 @@ pub(super) fn forged_leaf(stage: &mut Stage) -> Outcome {
         false => &[None],
     };
     for sender in senders {
-        let mut twist = Twist::default();
-        twist.sender = *sender;
+        let twist = sender.map_or_else(Twist::default, Twist::sender);
         let said = content::encode_text([9; 16], FORGED);
         let made = x.message(&stage.world, &said, None, &twist);
         assert!(stage.submit(&x, &made), "the relay cannot see who sends");

@@ -9,13 +9,12 @@ use mortise_protocol::group::GroupPolicy;
 use mortise_protocol::identity::{DeviceId, GroupId, Hash, LogSeq, SigningKey, encode, sha256};
 use mortise_protocol::wire::log::Verdict;
 use mortise_protocol::wire::restart::RestartCause;
-use rand::Rng;
 use rand::seq::IndexedRandom;
 
 use super::Broken;
 use super::model::Model;
 use super::scenario::Scenario;
-use crate::villain::{Crafted, Line, Package, Plan, Villain};
+use crate::villain::{Crafted, Line, Package, Plan, Twist, Villain};
 use crate::world::PersonId;
 
 /// The villain of a seed, and what it has put into logs.
@@ -62,7 +61,13 @@ impl Scenario {
     /// again.
     pub(super) fn villainy(&mut self) -> Result<(), Broken> {
         // Somebody with one device, neither owner nor admin.
-        let who = PersonId(self.rng.random_range(4..=6));
+        let able = self.everybody(|s, p| {
+            let device = s.world.people[p.0].device();
+            (4..=6).contains(&p.0) && s.model.roster.is_admitted(device)
+        });
+        let Some(who) = able.choose(&mut self.rng).copied() else {
+            return Ok(());
+        };
         self.world.wake(who);
         self.run_for(3_000)?;
         let device = self.world.people[who.0].device();
@@ -123,7 +128,7 @@ impl Scenario {
                 plan.adds = vec![Package::stranger(world, villain, &key)];
             }
             Crime::BadTag => {
-                plan.twist.bad_confirmation_tag = true;
+                plan.twist = Twist::bad_confirmation_tag();
             }
             Crime::WrongAccessKey => {
                 plan.access_key = Some(SigningKey::from_seed(&[3; 32]).public());

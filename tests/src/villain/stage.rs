@@ -39,6 +39,7 @@ impl Path {
 }
 
 /// How the relay passes on what a villain made.
+#[expect(clippy::large_enum_variant, reason = "a row of a table makes one")]
 pub enum Forged {
     /// As it must: it is submitted, in this order.
     Submitted(Vec<Crafted>),
