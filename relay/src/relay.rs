@@ -2,23 +2,28 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use mortise_protocol::identity::{ClaimLink, Hash};
 use mortise_protocol::store::CachedStore;
 use mortise_protocol::wire::limits;
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tracing::info;
 
 use crate::admin::{self, AdminError, AdminServer, AskError};
 use crate::claim::ClaimIssuer;
+use crate::cluster::{self, Node, WakeError, Wakes};
 use crate::core::layout::HOT_SPACES;
 use crate::core::{Core, CoreConfig, CoreError};
 use crate::data_dir::{DataDir, DataDirError};
-use crate::net::committer::{Committer, Intake, Running};
+use crate::net::committer::{Backend, Committer, Intake, Running};
 use crate::net::reset::ResetKeys;
 use crate::net::tls::{TlsError, server_config};
 use crate::net::{Listener, NetConfig, NetError, OutboxLimits, Stopped};
+use crate::store::postgres::{ConnectError, PgStore, draw_lane};
 use crate::store::{self, InstanceLock, LockError, OpenError};
 
 /// Rows of each hot table that stay in memory; about 12 MiB in all.
@@ -37,6 +42,12 @@ pub enum RelayError {
     /// The database.
     #[error(transparent)]
     Open(#[from] OpenError),
+    /// The shared database.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// The wake-ups.
+    #[error(transparent)]
+    Wake(#[from] WakeError),
     /// What is in the database.
     #[error("the database's content cannot be used: {0}")]
     Core(#[from] CoreError),
@@ -65,6 +76,8 @@ pub struct RelayConfig {
     pub outbox: OutboxLimits,
     /// How long a peer that is not admitted may stay.
     pub unadmitted_timeout: Duration,
+    /// Appends without the lane that keeps the fence across nodes. Only for a test that wants to see that this shows.
+    pub dangerous_without_lane: bool,
 }
 
 impl RelayConfig {
@@ -76,6 +89,7 @@ impl RelayConfig {
             listen: None,
             outbox: OutboxLimits::default(),
             unadmitted_timeout: Duration::from_millis(limits::UNADMITTED_TIMEOUT_MS),
+            dangerous_without_lane: false,
         }
     }
 }
@@ -100,9 +114,32 @@ impl Relay {
 
         let public = statement_key.public();
         let core_config = CoreConfig::new(statement_key);
-        let (core, store) = load(dir.clone(), core_config).await?;
-        let store = CachedStore::new(store, HOT_SPACES, MAX_HOT_ROWS);
-        let committer = Committer::spawn(core, Box::new(store)).map_err(RelayError::Thread)?;
+        let closing = Arc::new(AtomicBool::new(false));
+        let mut carrier = None;
+        let (core, backend): (Core, Box<dyn Backend>) = match &file.storage {
+            None => {
+                let (core, store) = load(dir.clone(), core_config).await?;
+                let store = CachedStore::new(store, HOT_SPACES, MAX_HOT_ROWS);
+                (core, Box::new(store))
+            }
+            Some(address) => {
+                let (core, mut store) = attach(address.clone(), core_config).await?;
+                if config.dangerous_without_lane {
+                    store.dangerous_without_lane();
+                }
+                let wakes = file
+                    .wake
+                    .as_ref()
+                    .map(|address| Wakes::new(address, public));
+                let (wakes, found) = wakes.transpose()?.unzip();
+                carrier = found;
+                (
+                    core,
+                    Box::new(Node::new(store, wakes, Arc::clone(&closing))),
+                )
+            }
+        };
+        let committer = Committer::spawn(core, backend).map_err(RelayError::Thread)?;
         let net = NetConfig {
             listen: config.listen.unwrap_or(file.listen),
             max_connections: file.max_connections,
@@ -120,6 +157,14 @@ impl Relay {
             relay_key: identity.fingerprint()?,
             statement_key: public,
         };
+        let mut wakes = JoinSet::new();
+        match carrier {
+            Some(carrier) => carrier.start(intake.clone(), &mut wakes),
+            None if file.storage.is_some() => {
+                drop(wakes.spawn(cluster::look(intake.clone(), None)))
+            }
+            None => {}
+        }
         let admin = AdminServer::start(&dir.admin_socket(), intake.clone(), issuer.clone())?;
         info!(address = %listener.local_addr(), "listening");
         Ok(RunningRelay {
@@ -130,6 +175,8 @@ impl Relay {
             stopped,
             thread,
             lock,
+            closing,
+            wakes,
         })
     }
 }
@@ -150,6 +197,19 @@ async fn load(
     }
 }
 
+/// Connects to the shared database and replays the core, off the runtime.
+async fn attach(address: String, config: CoreConfig) -> Result<(Core, PgStore), RelayError> {
+    let attaching = tokio::task::spawn_blocking(move || {
+        let store = PgStore::open(&address, draw_lane()?)?;
+        let core = Core::attach(&store, config)?;
+        Ok((core, store))
+    });
+    match attaching.await {
+        Ok(result) => result,
+        Err(failed) => Err(RelayError::Thread(std::io::Error::other(failed))),
+    }
+}
+
 /// A relay that listens. Dropping it ends it without a goodbye; [`RunningRelay::shutdown`] is the orderly way.
 #[derive(Debug)]
 pub struct RunningRelay {
@@ -160,6 +220,10 @@ pub struct RunningRelay {
     stopped: watch::Receiver<Stopped>,
     thread: std::thread::JoinHandle<()>,
     lock: InstanceLock,
+    /// Ends the waiting for a database that is away.
+    closing: Arc<AtomicBool>,
+    /// Carry hints between nodes.
+    wakes: JoinSet<()>,
 }
 
 impl RunningRelay {
@@ -199,7 +263,9 @@ impl RunningRelay {
     }
 
     /// Tells every device, commits what is queued, closes the database, and lets go of the data directory.
-    pub async fn shutdown(self) {
+    pub async fn shutdown(mut self) {
+        self.closing.store(true, Ordering::Relaxed);
+        self.wakes.shutdown().await;
         self.admin.shutdown().await;
         self.listener.shutdown().await;
         drop(self.intake);

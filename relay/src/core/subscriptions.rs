@@ -50,6 +50,7 @@ impl Turn<'_> {
             credit: credit.min(limits::MAX_CREDIT),
             stream: self.stream_of(caller.conn).ok_or(Refusal::HelloFirst)?,
             awaits_restart: false,
+            pulls: false,
         };
         self.push_backlog(caller.conn, group, &mut subscription, last_readable)?;
         if closing.is_some() && subscription.next_seq > last_readable {
@@ -85,10 +86,13 @@ impl Turn<'_> {
         last_readable: LogSeq,
     ) -> Result<(), StoreError> {
         let mut bytes = 0;
+        let first = subscription.next_seq;
         while subscription.credit > 0 && subscription.next_seq <= last_readable {
+            self.prefetch_log(group, (first, subscription.next_seq), last_readable)?;
             let record = layout::load_log(self.tx, group, subscription.next_seq)?;
             let size = record.payload.as_slice().len();
             if bytes > 0 && bytes + size > limits::MAX_PAGE_BYTES {
+                subscription.pulls = true;
                 break;
             }
             bytes += size;

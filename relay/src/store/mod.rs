@@ -5,6 +5,7 @@
 //! (REQ-070): WAL with `synchronous=FULL`, set by [`SqliteStore::new`].
 
 mod lock;
+pub mod postgres;
 
 use std::fs::{OpenOptions, Permissions};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
