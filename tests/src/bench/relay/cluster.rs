@@ -81,7 +81,7 @@ pub fn cluster(options: Options, progress: &Progress, report: &mut Report) -> an
 /// A database, its nodes, and everybody.
 struct Stand {
     postgres: Postgres,
-    _nats: Nats,
+    nats: Nats,
     nodes: Vec<Node>,
     runtime: Runtime,
     founded: Founded,
@@ -122,7 +122,7 @@ impl Stand {
         let founded = runtime.block_on(found(&claim, SUITE, DEVICES, progress))?;
         Ok(Self {
             postgres,
-            _nats: nats,
+            nats,
             nodes,
             runtime,
             founded,
@@ -167,10 +167,12 @@ impl Stand {
     }
 
     fn round(&mut self, plan: &Plan) -> anyhow::Result<Cost> {
+        let counters = self.postgres.counters()?;
         let before = (
             self.relay_ms()?,
             self.postgres.cpu_ms()?,
-            self.postgres.counters()?,
+            own_ms()?,
+            nats_ms(&self.nats)?,
         );
         let start = Instant::now();
         let members = std::mem::take(&mut self.members);
@@ -214,12 +216,17 @@ impl Stand {
             seen.push(what);
         }
         let relay_us = (self.relay_ms()? - before.0) * 1_000;
-        let database_us = (self.postgres.cpu_ms()? - before.1) * 1_000;
-        let counters = self.postgres.counters()?;
+        let others_us = [
+            (self.postgres.cpu_ms()? - before.1) * 1_000,
+            (own_ms()? - before.2) * 1_000,
+            (nats_ms(&self.nats)? - before.3) * 1_000,
+        ];
+        let now = self.postgres.counters()?;
+        let counters = [now[0] - counters[0], now[1] - counters[1]];
         Ok(Cost::of(
             &Round::of(seen, seconds, relay_us),
-            database_us,
-            [counters[0] - before.2[0], counters[1] - before.2[1]],
+            others_us,
+            counters,
         ))
     }
 
@@ -227,6 +234,16 @@ impl Stand {
         let pids = self.nodes.iter().filter_map(Node::pid);
         pids.map(|pid| Ok(Usage::of(pid)?.cpu_ms)).sum()
     }
+}
+
+/// This process is the load.
+fn own_ms() -> anyhow::Result<u64> {
+    Ok(Usage::of(std::process::id())?.cpu_ms)
+}
+
+fn nats_ms(nats: &Nats) -> anyhow::Result<u64> {
+    let pid = nats.pid().context("NATS does not run")?;
+    Ok(Usage::of(pid)?.cpu_ms)
 }
 
 /// What a round has cost, per append unless said.
@@ -237,6 +254,8 @@ struct Cost {
     relay_us: f64,
     relay_us_per_delivery: f64,
     database_us: f64,
+    load_us: f64,
+    nats_us: f64,
     wal_bytes: f64,
     transactions: f64,
     ack_p50_ms: f64,
@@ -245,14 +264,16 @@ struct Cost {
 
 impl Cost {
     #[allow(clippy::cast_precision_loss)]
-    fn of(round: &Round, database_us: u64, counters: [u64; 2]) -> Self {
+    fn of(round: &Round, others_us: [u64; 3], counters: [u64; 2]) -> Self {
         let appends = round.acks.count() as f64;
         Self {
             appends_per_s: appends / round.seconds,
             deliveries_per_append: round.deliveries() / appends,
             relay_us: round.cpu_us as f64 / appends,
             relay_us_per_delivery: round.cpu_per_delivery(),
-            database_us: database_us as f64 / appends,
+            database_us: others_us[0] as f64 / appends,
+            load_us: others_us[1] as f64 / appends,
+            nats_us: others_us[2] as f64 / appends,
             wal_bytes: counters[0] as f64 / appends,
             transactions: counters[1] as f64 / appends,
             ack_p50_ms: round.acks.quantile_us(0.5) / 1_000.0,
@@ -273,6 +294,8 @@ impl Cost {
             relay_us: of(|c| c.relay_us),
             relay_us_per_delivery: of(|c| c.relay_us_per_delivery),
             database_us: of(|c| c.database_us),
+            load_us: of(|c| c.load_us),
+            nats_us: of(|c| c.nats_us),
             wal_bytes: of(|c| c.wal_bytes),
             transactions: of(|c| c.transactions),
             ack_p50_ms: of(|c| c.ack_p50_ms),
@@ -291,6 +314,8 @@ impl Cost {
                 rounded(self.relay_us_per_delivery),
             ),
             ("database_cpu_us_per_append", rounded(self.database_us)),
+            ("load_cpu_us_per_append", rounded(self.load_us)),
+            ("nats_cpu_us_per_append", rounded(self.nats_us)),
             ("wal_bytes_per_append", rounded(self.wal_bytes)),
             ("transactions_per_append", rounded(self.transactions)),
             ("ack_p50_ms", rounded(self.ack_p50_ms)),
