@@ -234,7 +234,7 @@ impl Client {
                     Some(frame) => self.hear(line, frame)?,
                     None => return Err(Gone.into()),
                 },
-                () = tokio::time::sleep(pause) => self.act(line)?,
+                () = super::pass(pause) => self.act(line)?,
             }
         }
     }

@@ -195,7 +195,7 @@ impl Show {
                 Some(ended) = tasks.join_next() => {
                     ended??;
                 }
-                () = tokio::time::sleep(pause) => {}
+                () = super::pass(pause) => {}
             }
             if let Some(name) = tokio::task::block_in_place(|| self.strike(blow))? {
                 *blows.entry(name).or_default() += 1;
@@ -280,7 +280,7 @@ impl Show {
             proxy.set(door);
             let opener = proxy.opener();
             self.healing.spawn(async move {
-                tokio::time::sleep(Duration::from_millis(ms)).await;
+                super::pass(Duration::from_millis(ms)).await;
                 opener.open();
             });
         }
@@ -306,7 +306,7 @@ impl Show {
                 Some(ended) = tasks.join_next() => {
                     ended??;
                 }
-                () = tokio::time::sleep(Duration::from_millis(50)) => {}
+                () = super::pass(Duration::from_millis(50)) => {}
             }
             let states = self.states();
             if states.values().all(|state| state.is_quiet) && is_read(&states, &self.heads()?) {
