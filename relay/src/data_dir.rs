@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! relay.toml       what the operator decides
-//! relay.db         the store
+//! relay.db         the store: the database        relay.journal/   what came last
 //! certificate.der  what devices see        certificate.key  PKCS#8, 0600
 //! statement.key    Ed25519 seed, 0600      lock, admin.sock while a relay runs
 //! ```
@@ -144,6 +144,29 @@ impl DataDir {
         } else {
             Err(DataDirError::NotInitialised { path: path.into() })
         }
+    }
+
+    /// Makes an empty directory, 0700, for a copy.
+    ///
+    /// # Errors
+    /// [`DataDirError`]; a directory that is not empty is left as it is.
+    pub(crate) fn make_empty(path: &Path) -> Result<Self, DataDirError> {
+        let dir = Self { path: path.into() };
+        dir.make()?;
+        Ok(dir)
+    }
+
+    /// Copies everything but the store from `other`; the configuration last: with it the directory is a relay's.
+    ///
+    /// # Errors
+    /// [`DataDirError`].
+    pub(crate) fn copy_files(&self, other: &Self) -> Result<(), DataDirError> {
+        for name in ["certificate.der", "certificate.key", "statement.key", "relay.toml"] {
+            let bytes = std::fs::read(other.path.join(name)).map(Zeroizing::new);
+            let bytes = bytes.map_err(|error| other.io(name, error))?;
+            self.write(name, &bytes)?;
+        }
+        self.sync()
     }
 
     /// Where it is.

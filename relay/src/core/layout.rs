@@ -344,3 +344,28 @@ pub(super) fn save_bytes(tx: &Tx<'_>, space: Space, key: impl Into<Vec<u8>>, byt
 pub(super) fn load_log(tx: &Tx<'_>, group: GroupId, seq: LogSeq) -> Result<LogRecord, StoreError> {
     load_existing(tx, LOG, &of_group(group, seq.0))
 }
+
+/// So many records of a group's log from `from` on, all of which must be there.
+pub(super) fn load_logs(
+    tx: &Tx<'_>,
+    group: GroupId,
+    from: LogSeq,
+    count: usize,
+) -> Result<Vec<LogRecord>, StoreError> {
+    let rows = tx.scan_from(LOG, &group.0, &of_group(group, from.0), count)?;
+    let mut records = Vec::with_capacity(rows.len());
+    let mut expected = from;
+    for (_, row) in rows {
+        let record: LogRecord = read(&row)?;
+        if record.seq != expected {
+            return Err(DAMAGED);
+        }
+        expected = expected.next();
+        records.push(record);
+    }
+    if records.len() == count {
+        Ok(records)
+    } else {
+        Err(DAMAGED)
+    }
+}
