@@ -121,7 +121,8 @@ impl Relay {
             relay_key: identity.fingerprint()?,
             statement_key: public,
         };
-        let admin = AdminServer::start(&dir.admin_socket(), intake.clone(), issuer.clone(), handle)?;
+        let admin =
+            AdminServer::start(&dir.admin_socket(), intake.clone(), issuer.clone(), handle)?;
         info!(address = %listener.local_addr(), "listening");
         Ok(RunningRelay {
             issuer,

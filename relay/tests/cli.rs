@@ -180,7 +180,10 @@ fn a_running_relay_is_copied() {
         json(&output(&["claim-token", "--json"], &data));
     }
     let status = json(&output(&["status", "--json"], &data));
-    assert!(status["storage"]["journal_bytes"].as_u64() > Some(0), "{status}");
+    assert!(
+        status["storage"]["journal_bytes"].as_u64() > Some(0),
+        "{status}"
+    );
     let out = dir.path().join("copy");
     let copy = |command: &mut Command| command.arg("--out").arg(&out).output().expect("run");
     let copied = json(&copy(&mut relay(&["backup", "--json"], &data)));
@@ -203,7 +206,10 @@ fn a_running_relay_is_copied() {
     assert_eq!(restored.listening["fingerprint"], made["fingerprint"]);
     assert_eq!(restored.stop(), Some(0));
     let stopped = dir.path().join("another");
-    let of_stopped = relay(&["backup"], &data).arg("--out").arg(&stopped).output();
+    let of_stopped = relay(&["backup"], &data)
+        .arg("--out")
+        .arg(&stopped)
+        .output();
     assert_eq!(code(&of_stopped.expect("run")), Some(0));
     assert_eq!(tokens(&stopped), 5);
 }

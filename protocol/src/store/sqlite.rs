@@ -10,7 +10,6 @@ pub struct SqliteStore {
     connection: Connection,
 }
 
-
 impl From<rusqlite::Error> for StoreError {
     fn from(error: rusqlite::Error) -> Self {
         match error.sqlite_error_code() {
@@ -225,9 +224,14 @@ mod tests {
         let mut store = SqliteStore::new(Connection::open_in_memory().expect("open")).expect("new");
         let rows = [(Space(1), &b"k"[..], Some(&b"v"[..]))];
         store.apply_rows(rows, Some(2)).expect("apply");
-        let layout = store.connection.query_row("PRAGMA user_version", [], |row| row.get(0));
+        let layout = store
+            .connection
+            .query_row("PRAGMA user_version", [], |row| row.get(0));
         assert_eq!(layout, Ok(2_i64));
-        assert_eq!(store.read(Space(1), b"k").expect("read"), Some(b"v".to_vec()));
+        assert_eq!(
+            store.read(Space(1), b"k").expect("read"),
+            Some(b"v".to_vec())
+        );
     }
 
     #[test]

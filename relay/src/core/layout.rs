@@ -304,7 +304,7 @@ pub(super) fn read<T: Deserialize>(row: &[u8]) -> Result<T, StoreError> {
 }
 
 pub(super) fn save<T: Serialize>(tx: &Tx<'_>, space: Space, key: impl Into<Vec<u8>>, record: &T) {
-    save_bytes(tx, space, key, &encode(record));
+    tx.put(space, key, row_of(record));
 }
 
 /// Saves under a key that another row says is free.
@@ -314,7 +314,17 @@ pub(super) fn save_new<T: Serialize>(
     key: impl Into<Vec<u8>>,
     record: &T,
 ) {
-    tx.put_new(space, key, [&[ROW_VERSION][..], &encode(record)].concat());
+    tx.put_new(space, key, row_of(record));
+}
+
+/// A record as a row's value, written once.
+fn row_of<T: Serialize>(record: &T) -> Vec<u8> {
+    let mut row = Vec::with_capacity(1 + record.tls_serialized_len());
+    row.push(ROW_VERSION);
+    record
+        .tls_serialize(&mut row)
+        .expect("writing into memory fails only for vectors of 2^30 bytes, which no limit admits");
+    row
 }
 
 /// Somebody else's bytes, if there are any.

@@ -146,16 +146,31 @@ impl Committer {
         let mut batch = Batch::default();
         while let Some(first) = waiting.blocking_recv() {
             batch.add(first, &mut self.registry);
-            while batch.inputs.len() < MAX_BATCH {
-                let Ok(next) = waiting.try_recv() else { break };
-                batch.add(next, &mut self.registry);
-            }
+            self.gather(&mut batch, &mut waiting);
             self.commit(std::mem::take(&mut batch.inputs));
             batch.held.clear();
             for question in batch.questions.drain(..) {
                 self.answer(question);
             }
             self.note_stop();
+        }
+    }
+
+    /// Takes what waits. Where several do, others may be about to be handed over by threads that wait for this processor: they
+    /// get their turn first, and nobody waits where nobody is.
+    fn gather(&mut self, batch: &mut Batch, waiting: &mut mpsc::Receiver<Waiting>) {
+        let mut before = 1;
+        loop {
+            while batch.inputs.len() < MAX_BATCH {
+                let Ok(next) = waiting.try_recv() else { break };
+                batch.add(next, &mut self.registry);
+            }
+            let now = batch.held.len();
+            if now <= before || batch.inputs.len() >= MAX_BATCH {
+                return;
+            }
+            before = now;
+            std::thread::yield_now();
         }
     }
 

@@ -94,7 +94,9 @@ pub(super) fn copy(path: &Path, to: &Path) -> Result<SqliteStore, OpenError> {
     let explain_from = |error: rusqlite::Error| explain(path, error.into());
     let from = Connection::open_with_flags(path, flags).map_err(explain_from)?;
     from.busy_timeout(BUSY).map_err(explain_from)?;
-    let name = to.to_str().ok_or_else(|| unusable(to, "the path is not UTF-8".into()))?;
+    let name = to
+        .to_str()
+        .ok_or_else(|| unusable(to, "the path is not UTF-8".into()))?;
     let copied = from.execute("VACUUM INTO ?1", [name]);
     copied.map_err(|error| explain(to, error.into()))?;
     let mut copy = connect(to, 0, READER_CACHE_KIB)?;

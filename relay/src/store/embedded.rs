@@ -121,9 +121,7 @@ impl EmbeddedStore {
         let is_there = !segments::list(dir)?.is_empty();
         let (moved, (pool, writer, found)) = match stored {
             // Everything is in the database, and its journal may have been left behind: a copy of a stopped relay's.
-            Some(applied) if is_there || !applied.closed => {
-                (applied, Pool::recover(dir, applied)?)
-            }
+            Some(applied) if is_there || !applied.closed => (applied, Pool::recover(dir, applied)?),
             _ => {
                 segments::clear_unused(dir)?;
                 let (pool, writer) = Pool::create(dir)?;
@@ -328,7 +326,8 @@ fn merge(
 impl Drop for EmbeddedStore {
     fn drop(&mut self) {
         let is_sound = self.failed.is_none() && !std::thread::panicking();
-        self.shared.stop(if is_sound { Stop::Orderly } else { Stop::Now });
+        self.shared
+            .stop(if is_sound { Stop::Orderly } else { Stop::Now });
         if let Some(mover) = self.mover.take() {
             // It has said itself why, if it could not.
             let _ = mover.join();

@@ -117,7 +117,9 @@ pub(super) fn read(bytes: &Bytes) -> Option<(Place, Bytes)> {
         return None;
     }
     let number = |at: usize| u64::from_be_bytes(header[at..at + 8].try_into().unwrap_or([0; 8]));
-    let length = usize::try_from(number(56)).ok()?.checked_add(HEADER_BYTES)?;
+    let length = usize::try_from(number(56))
+        .ok()?
+        .checked_add(HEADER_BYTES)?;
     let frame = bytes.get(..length.checked_next_multiple_of(ALIGNMENT)?)?;
     let checksum = u128::from_le_bytes(header[..CHECKSUM_BYTES].try_into().ok()?);
     if xxh3_128(&frame[CHECKSUM_BYTES..]) != checksum {
@@ -162,7 +164,11 @@ pub(super) fn rows(frame: &Bytes) -> Result<Vec<Row>, StoreError> {
     let mut at = HEADER_BYTES;
     while at < end {
         let header = frame.get(at..at + ROW_HEADER_BYTES).ok_or(DAMAGED)?;
-        let size = |at: usize| header[at..at + 4].iter().fold(0, |n, b| n << 8 | usize::from(*b));
+        let size = |at: usize| {
+            header[at..at + 4]
+                .iter()
+                .fold(0, |n, b| n << 8 | usize::from(*b))
+        };
         let key = at + ROW_HEADER_BYTES;
         let value = key + size(2);
         at = value + size(6);

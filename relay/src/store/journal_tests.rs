@@ -62,7 +62,9 @@ fn killed(path: &Path, count: u32, bytes: usize) {
 fn segments_of(path: &Path) -> Vec<PathBuf> {
     let dir = journal_of(path);
     let numbers = list(&dir).expect("list").into_iter();
-    numbers.map(|n| dir.join(format!("{:016x}.log", n.0))).collect()
+    numbers
+        .map(|n| dir.join(format!("{:016x}.log", n.0)))
+        .collect()
 }
 
 /// The segment that was written last, what is in it, and where its frames begin.
@@ -122,7 +124,10 @@ fn a_torn_tail_is_cut() {
     let mut store = with(&path, NEVER).expect("recovers");
     store.apply(&[row(6, 100)]).expect("apply");
     store.abandon();
-    assert_eq!(numbers(&with(&path, NEVER).expect("again")), (0..7).collect());
+    assert_eq!(
+        numbers(&with(&path, NEVER).expect("again")),
+        (0..7).collect()
+    );
 }
 
 /// REQ-341: behind a frame that is not whole there is nothing, or it was damaged after it had been acknowledged.
@@ -138,10 +143,16 @@ fn a_damaged_frame_before_the_last_is_refused() {
     for at in [*before, before + 20, before + 70, before + 150] {
         overwrite(&segment, at, &[bytes[at] ^ 1]);
         let refused = with(&path, NEVER);
-        assert!(matches!(refused, Err(OpenError::JournalDamaged { .. })), "{at}");
+        assert!(
+            matches!(refused, Err(OpenError::JournalDamaged { .. })),
+            "{at}"
+        );
         overwrite(&segment, at, &[bytes[at]]);
     }
-    assert_eq!(numbers(&with(&path, NEVER).expect("mended")), (0..6).collect());
+    assert_eq!(
+        numbers(&with(&path, NEVER).expect("mended")),
+        (0..6).collect()
+    );
 }
 
 /// REQ-340: a journal of which a part is missing, or which ends before its database, is no journal to go on with.
@@ -222,7 +233,10 @@ fn a_stopped_store_is_its_database_alone() {
     drop(store);
     let copy = dir.path().join("copy.db");
     std::fs::copy(&path, &copy).expect("copy");
-    assert_eq!(numbers(&with(&copy, NEVER).expect("alone")), (0..2).collect());
+    assert_eq!(
+        numbers(&with(&copy, NEVER).expect("alone")),
+        (0..2).collect()
+    );
     let connection = Connection::open(&path).expect("open");
     let after = SqliteStore::new(connection).expect("complete");
     assert_eq!(after.range(A, b"", b"", 9).expect("range").len(), 2);
@@ -295,7 +309,9 @@ fn it_does_what_the_model_does() {
 fn compare(store: &EmbeddedStore, model: &MemoryStore, rng: &mut StdRng) {
     let space = Space(rng.random_range(1..3));
     let prefix = vec![0; rng.random_range(0..2)];
-    let from: Vec<u8> = (0..rng.random_range(0..3)).map(|_| rng.random_range(0..6)).collect();
+    let from: Vec<u8> = (0..rng.random_range(0..3))
+        .map(|_| rng.random_range(0..6))
+        .collect();
     let limit = rng.random_range(0..8);
     assert_eq!(
         store.range(space, &prefix, &from, limit).expect("range"),

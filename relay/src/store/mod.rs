@@ -10,14 +10,14 @@ mod applied;
 mod database;
 mod embedded;
 mod frame;
+#[cfg(test)]
+mod journal_tests;
 mod lock;
 mod mover;
 mod segments;
 mod table;
 #[cfg(test)]
 mod tests;
-#[cfg(test)]
-mod journal_tests;
 
 use std::path::{Path, PathBuf};
 

@@ -226,7 +226,10 @@ pub(super) fn list(dir: &Path) -> io::Result<BTreeSet<Segment>> {
 /// What the files of a journal's directory take, bytes.
 pub(super) fn size(dir: &Path) -> u64 {
     let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
-    entries.filter_map(|e| e.metadata().ok()).map(|m| m.len()).sum()
+    entries
+        .filter_map(|e| e.metadata().ok())
+        .map(|m| m.len())
+        .sum()
 }
 
 /// Deletes the files of a journal in which nothing was ever written.
@@ -246,7 +249,11 @@ pub(super) fn clear_unused(dir: &Path) -> Result<(), JournalError> {
 
 fn open(path: &Path, create: bool) -> io::Result<File> {
     let mut options = OpenOptions::new();
-    options.read(true).write(true).create_new(create).mode(0o600);
+    options
+        .read(true)
+        .write(true)
+        .create_new(create)
+        .mode(0o600);
     options.open(path)
 }
 

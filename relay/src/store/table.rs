@@ -49,9 +49,8 @@ impl Table {
         from: &'t [u8],
     ) -> impl Iterator<Item = (&'t [u8], &'t Value)> {
         let rows = self.spaces.get(&space).into_iter();
-        let rows = rows.flat_map(move |rows| {
-            rows.range::<[u8], _>((Bound::Included(from), Bound::Unbounded))
-        });
+        let rows = rows
+            .flat_map(move |rows| rows.range::<[u8], _>((Bound::Included(from), Bound::Unbounded)));
         rows.map(|(key, value)| (&key[..], value))
     }
 

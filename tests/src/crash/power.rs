@@ -278,7 +278,10 @@ mod tests {
             }
             seen.insert(sectors);
         }
-        assert!(seen.contains(&vec![1, 2, 0]) && seen.contains(&vec![2, 0, 2]), "{seen:?}");
+        assert!(
+            seen.contains(&vec![1, 2, 0]) && seen.contains(&vec![2, 0, 2]),
+            "{seen:?}"
+        );
     }
 
     #[test]

@@ -63,7 +63,9 @@ impl Bare {
 
     fn config(&self) -> anyhow::Result<ClientConfig> {
         let tls = client_config(Arc::clone(&self.key), self.pin, Arc::default())?;
-        Ok(ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls)?)))
+        Ok(ClientConfig::new(Arc::new(QuicClientConfig::try_from(
+            tls,
+        )?)))
     }
 
     async fn dial(&self) -> anyhow::Result<(Endpoint, Connection)> {

@@ -86,7 +86,12 @@ fn pull(
             let plain = bare()?;
             (pulled()?, plain)
         };
-        progress.say(&format!("round {}: {:.0} of {:.0} MB/s", round + 1, rate / 1e6, plain / 1e6));
+        progress.say(&format!(
+            "round {}: {:.0} of {:.0} MB/s",
+            round + 1,
+            rate / 1e6,
+            plain / 1e6
+        ));
         rates.push(rate / 1e6);
         shares.push(rate / plain);
     }
@@ -102,7 +107,12 @@ fn pull(
             ("worst_share", json!(shares.first())),
         ],
     );
-    report.goal("one reader, of plain QUIC bulk", middle, Goal::AtLeast(0.5), "x");
+    report.goal(
+        "one reader, of plain QUIC bulk",
+        middle,
+        Goal::AtLeast(0.5),
+        "x",
+    );
     Ok(())
 }
 
@@ -116,7 +126,9 @@ fn storm(
     let all: Vec<usize> = (0..READERS).collect();
     let plan = Plan {
         groups: all.chunks(IN_GROUP).map(<[usize]>::to_vec).collect(),
-        senders: (0..READERS / IN_GROUP).map(|group| (group * IN_GROUP, group)).collect(),
+        senders: (0..READERS / IN_GROUP)
+            .map(|group| (group * IN_GROUP, group))
+            .collect(),
         in_flight: 1,
         messages: 1,
     };
@@ -133,7 +145,11 @@ fn storm(
         // Live: what one member of each group says is heard by all.
         super::system::System::round(&mut ours, &plan)?;
         took.push(start.elapsed().as_secs_f64());
-        progress.say(&format!("round {}: {READERS} live after {:.2} s", round + 1, start.elapsed().as_secs_f64()));
+        progress.say(&format!(
+            "round {}: {READERS} live after {:.2} s",
+            round + 1,
+            start.elapsed().as_secs_f64()
+        ));
     }
     took.sort_by(f64::total_cmp);
     let median = took.get(took.len() / 2).copied().unwrap_or(f64::NAN);
@@ -145,6 +161,11 @@ fn storm(
             ("worst_s", json!(took.last())),
         ],
     );
-    report.goal("500 readers live after a restart", median, Goal::AtMost(3.0), "s");
+    report.goal(
+        "500 readers live after a restart",
+        median,
+        Goal::AtMost(3.0),
+        "s",
+    );
     Ok(())
 }

@@ -144,7 +144,6 @@ impl Raw {
         let at = std::cell::Cell::new(0);
         Ok(Self { file, at })
     }
-
 }
 
 impl Sink for Raw {

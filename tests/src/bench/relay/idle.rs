@@ -73,7 +73,10 @@ pub fn idle(connections: usize, progress: &Progress, report: &mut Report) -> any
     let bare = Bare::start()?;
     let plain = bare.handshakes(connections, DIALS)?;
     bare.stop();
-    progress.say(&format!("{connections} plain handshakes in {:.1} s", plain.as_secs_f64()));
+    progress.say(&format!(
+        "{connections} plain handshakes in {:.1} s",
+        plain.as_secs_f64()
+    ));
     report.goal(
         "connect rate against plain QUIC handshakes",
         plain.as_secs_f64() / took.as_secs_f64(),

@@ -69,9 +69,15 @@ impl Sink for Fjall {
     }
 
     fn append(&mut self, batch: usize) -> anyhow::Result<()> {
-        let mut writes = self.database.batch().durability(Some(PersistMode::SyncData));
+        let mut writes = self
+            .database
+            .batch()
+            .durability(Some(PersistMode::SyncData));
         for write in self.heads.next(batch)? {
-            let keyspace = self.keyspaces.iter().find(|(space, _)| *space == write.space);
+            let keyspace = self
+                .keyspaces
+                .iter()
+                .find(|(space, _)| *space == write.space);
             let (_, keyspace) = keyspace.context("an unknown table")?;
             writes.insert(keyspace, write.key, write.value.context("a row")?);
         }
