@@ -14,7 +14,7 @@ use tracing::{debug, error};
 
 use super::committer::{Event, Intake};
 use super::endpoint::WINDOW_ADMITTED;
-use super::outbox::{Outbox, OutboxLimits};
+use super::outbox::{Outbox, OutboxLimits, Total};
 use super::stream::{Shared, close_code, serve};
 use super::tls;
 use crate::core::ConnId;
@@ -30,6 +30,7 @@ const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 pub(super) struct Context {
     pub(super) intake: Intake,
     pub(super) outbox: OutboxLimits,
+    pub(super) total: Total,
     pub(super) unadmitted_timeout: Duration,
 }
 
@@ -51,7 +52,7 @@ pub(super) async fn run(
         error!(conn = conn.0, "a connection without a raw public key");
         return quic.close(close_code(CloseCode::MALFORMED), b"");
     };
-    let outbox = Outbox::new(context.outbox);
+    let outbox = Outbox::new(context.outbox, context.total.clone());
     let shared = Shared {
         conn,
         outbox: Arc::clone(&outbox),

@@ -6,7 +6,7 @@
 //! pulls from its cursor. The committer never waits for anybody.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
 
@@ -24,13 +24,23 @@ pub struct OutboxLimits {
     pub max_frames: usize,
     /// Bytes; one frame of any size always fits into an empty queue.
     pub max_bytes: usize,
+    /// Bytes for all connections together: beyond that a connection for which more than a little waits is too slow.
+    pub max_total_bytes: usize,
 }
+
+/// So much may wait for a connection, bytes, whatever waits for the others.
+const LITTLE_BYTES: usize = 64 * 1024;
+
+/// What waits for all connections together, bytes.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Total(Arc<AtomicUsize>);
 
 impl Default for OutboxLimits {
     fn default() -> Self {
         Self {
             max_frames: 4_096,
             max_bytes: 64 * 1024 * 1024,
+            max_total_bytes: 512 * 1024 * 1024,
         }
     }
 }
@@ -48,6 +58,7 @@ pub(crate) enum PushError {
 #[derive(Debug)]
 pub(crate) struct Outbox {
     limits: OutboxLimits,
+    total: Total,
     queues: Mutex<Queues>,
     admitted: AtomicBool,
     /// The connection was admitted, or is to be closed.
@@ -146,8 +157,8 @@ pub(crate) struct Taken {
 impl Drop for Taken {
     fn drop(&mut self) {
         let mut queues = self.outbox.lock();
-        queues.frames -= self.frames.len();
-        queues.bytes -= self.bytes;
+        self.outbox
+            .let_go(&mut queues, self.frames.len(), self.bytes);
     }
 }
 
@@ -197,15 +208,16 @@ impl Drop for Queue {
             return;
         };
         let (_, waiting) = queues.streams.swap_remove(at);
-        queues.frames -= waiting.frames.len();
-        queues.bytes -= waiting.frames.iter().map(Frame::len).sum::<usize>();
+        let bytes = waiting.frames.iter().map(Frame::len).sum();
+        self.outbox.let_go(&mut queues, waiting.frames.len(), bytes);
     }
 }
 
 impl Outbox {
-    pub(crate) fn new(limits: OutboxLimits) -> Arc<Self> {
+    pub(crate) fn new(limits: OutboxLimits, total: Total) -> Arc<Self> {
         Arc::new(Self {
             limits,
+            total,
             queues: Mutex::default(),
             admitted: AtomicBool::new(false),
             changed: Notify::new(),
@@ -215,6 +227,21 @@ impl Outbox {
     /// A panic elsewhere leaves counters at worst too high: going on is right.
     fn lock(&self) -> MutexGuard<'_, Queues> {
         self.queues.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn let_go(&self, queues: &mut Queues, frames: usize, bytes: usize) {
+        queues.frames -= frames;
+        queues.bytes -= bytes;
+        self.total.0.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    /// Whether so many bytes are too many for a connection that takes what is queued already.
+    fn is_full(&self, queues: &Queues, bytes: usize) -> bool {
+        let total = self.total.0.load(Ordering::Relaxed);
+        let crowded = total.saturating_add(bytes) > self.limits.max_total_bytes;
+        queues.frames >= self.limits.max_frames
+            || queues.bytes.saturating_add(bytes) > self.limits.max_bytes
+            || crowded && queues.bytes > LITTLE_BYTES
     }
 
     /// Registers a stream; the queue is gone when what is returned is dropped.
@@ -248,9 +275,7 @@ impl Outbox {
         }
         let bytes = frame.len();
         let mut queues = self.lock();
-        let full = queues.frames >= self.limits.max_frames
-            || queues.bytes.saturating_add(bytes) > self.limits.max_bytes;
-        let full = full && queues.frames > 0;
+        let full = queues.frames > 0 && self.is_full(&queues, bytes);
         let Some(waiting) = queues.of(stream).filter(|waiting| !waiting.ended) else {
             return if frame.is_answer() {
                 Ok(false)
@@ -264,6 +289,7 @@ impl Outbox {
         waiting.frames.push_back(frame);
         queues.frames += 1;
         queues.bytes += bytes;
+        self.total.0.fetch_add(bytes, Ordering::Relaxed);
         Ok(!std::mem::replace(&mut queues.unseen, true))
     }
 
@@ -335,10 +361,12 @@ mod tests {
     }
 
     fn outbox(max_frames: usize, max_bytes: usize) -> Arc<Outbox> {
-        Outbox::new(OutboxLimits {
+        let limits = OutboxLimits {
             max_frames,
             max_bytes,
-        })
+            max_total_bytes: usize::MAX,
+        };
+        Outbox::new(limits, Total::default())
     }
 
     #[tokio::test]
@@ -380,6 +408,28 @@ mod tests {
         }
         let queues = outbox.lock();
         assert_eq!((queues.frames, queues.bytes), (0, 0));
+    }
+
+    /// What all connections take together is bounded, and a little always fits.
+    #[tokio::test]
+    async fn when_all_wait_for_too_much_the_slow_go() {
+        let limits = OutboxLimits {
+            max_total_bytes: 3 * LITTLE_BYTES,
+            ..OutboxLimits::default()
+        };
+        let total = Total::default();
+        let [slow, other] = [(); 2].map(|()| Outbox::new(limits, total.clone()));
+        let (mut queue, _other) = (slow.open(STREAM), other.open(STREAM));
+        let frame = || Frame::Shared(vec![0; LITTLE_BYTES].into());
+        for _ in 0..3 {
+            slow.push(STREAM, frame()).expect("room");
+        }
+        assert_eq!(slow.push(STREAM, frame()), Err(PushError::Full));
+        assert_eq!(other.push(STREAM, frame()), Ok(true));
+        drop(queue.take(usize::MAX).await);
+        assert_eq!(slow.push(STREAM, frame()), Ok(false));
+        drop(queue);
+        assert_eq!(total.0.load(Ordering::Relaxed), LITTLE_BYTES);
     }
 
     #[test]

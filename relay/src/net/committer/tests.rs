@@ -3,6 +3,7 @@
 use super::*;
 use crate::core::CoreConfig;
 use crate::net::OutboxLimits;
+use crate::net::outbox::Total;
 use mortise_protocol::identity::SigningKey;
 use mortise_protocol::store::{Crash, MemoryStore};
 use mortise_protocol::wire::{Refusal, Request, RequestId};
@@ -26,7 +27,7 @@ async fn add_token(running: &Running) -> Result<(), CoreError> {
 }
 
 async fn connected(running: &Running) -> Arc<Outbox> {
-    let outbox = Outbox::new(OutboxLimits::default());
+    let outbox = Outbox::new(OutboxLimits::default(), Total::default());
     let connected = Event::Connected {
         conn: CONN,
         transport_key: SigningKey::from_seed(&[2; 32]).public(),
