@@ -122,6 +122,9 @@ struct Compare {
     /// Messages of each sender in one round
     #[arg(long, value_name = "N")]
     messages: Option<usize>,
+    /// Without Redis and NATS, for a profile
+    #[arg(long)]
+    alone: bool,
     /// Print one line of JSON
     #[arg(long)]
     json: bool,
@@ -136,6 +139,7 @@ impl Compare {
         let options = relay::Options {
             rounds: self.rounds,
             messages: self.messages,
+            alone: self.alone,
         };
         bench::run(name, self.json, |progress, report| {
             measure(options, progress, report)

@@ -19,6 +19,8 @@ pub struct Options {
     pub rounds: usize,
     /// Messages of each sender in one round; none for the bench's own choice.
     pub messages: Option<usize>,
+    /// Without the peers, for a profile: no goal is judged.
+    pub alone: bool,
 }
 
 /// 1 KiB durable publishes to one group of 50, 64 in flight.
@@ -102,7 +104,7 @@ pub fn rooms(options: Options, progress: &Progress, report: &mut Report) -> anyh
             goal: Goal::AtMost(1.0),
         },
     ];
-    compare(&plan, &goals, None, options.rounds, progress, report)
+    compare(&plan, &goals, None, options, progress, report)
 }
 
 /// One group of 50, one message at a time.
@@ -194,7 +196,7 @@ fn compare(
     plan: &Plan,
     goals: &[Wanted],
     beside: Option<&Beside>,
-    rounds: usize,
+    options: Options,
     progress: &Progress,
     report: &mut Report,
 ) -> anyhow::Result<()> {
@@ -203,7 +205,8 @@ fn compare(
         .tempdir()
         .context("make a directory")?;
     report.machine();
-    let mut systems = start_all(plan, dir.path(), progress, report)?;
+    let rounds = options.rounds;
+    let mut systems = start_all(plan, dir.path(), options.alone, progress, report)?;
     let mut measured: Vec<_> = systems
         .iter()
         .map(|system| Measured {
@@ -236,6 +239,9 @@ fn compare(
             ));
             measured[at].rounds.push(result);
         }
+        if options.alone {
+            continue;
+        }
         if let (Some(beside), Some(ours)) = (beside, measured[OURS].rounds.last()) {
             let plain = (beside.measure)(dir.path())?;
             progress.say(&format!("round {}: {}: {plain:.0}", round + 1, beside.name));
@@ -243,11 +249,13 @@ fn compare(
         }
     }
     report.rounds(rounds as u64);
-    if let Some(beside) = beside {
-        tell_ratios(beside.name, ratios, beside.goal, report);
-    }
-    for goal in goals {
-        goal.judge(&measured, report);
+    if !options.alone {
+        if let Some(beside) = beside {
+            tell_ratios(beside.name, ratios, beside.goal, report);
+        }
+        for goal in goals {
+            goal.judge(&measured, report);
+        }
     }
     for system in &measured {
         report.row(system.name, system.values());
@@ -258,6 +266,7 @@ fn compare(
 fn start_all(
     plan: &Plan,
     dir: &Path,
+    alone: bool,
     progress: &Progress,
     report: &mut Report,
 ) -> anyhow::Result<Vec<Box<dyn System>>> {
@@ -265,6 +274,9 @@ fn start_all(
     ours.connect(plan.connections())?;
     ours.join(plan)?;
     let mut systems: Vec<Box<dyn System>> = vec![Box::new(ours)];
+    if alone {
+        return Ok(systems);
+    }
     for with_tls in [true, false] {
         match Redis::start(dir, with_tls, plan) {
             Ok(redis) => systems.push(Box::new(redis)),
