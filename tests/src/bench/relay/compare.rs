@@ -50,14 +50,7 @@ pub fn firehose(options: Options, progress: &Progress, report: &mut Report) -> a
         name: "bytes/s against plain QUIC bulk over 50 connections",
         goal: Goal::AtLeast(0.85),
     };
-    compare(
-        &plan,
-        &goals,
-        Some(&beside),
-        options.rounds,
-        progress,
-        report,
-    )
+    compare(&plan, &goals, Some(&beside), options, progress, report)
 }
 
 /// Bytes per second of plain QUIC over as many connections.
@@ -125,14 +118,7 @@ pub fn latency(options: Options, progress: &Progress, report: &mut Report) -> an
         name: "ack p50 against sync p50 + QUIC echo p50",
         goal: Goal::AtMost(1.5),
     };
-    compare(
-        &plan,
-        &goals,
-        Some(&beside),
-        options.rounds,
-        progress,
-        report,
-    )
+    compare(&plan, &goals, Some(&beside), options, progress, report)
 }
 
 /// A comparison with what the machine does without any server of messages, measured in the same round.
