@@ -138,11 +138,13 @@ impl Shared {
             if let Some(failed) = &state.failed {
                 return Err(failed.clone());
             }
-            if state.bytes() == 0 || state.bytes() + bytes <= self.pace.max_waiting {
-                return Ok(());
-            }
             if state.full > full_before {
                 return Err(StoreError::Full);
+            }
+            let fits = state.bytes() == 0 || state.bytes() + bytes <= self.pace.max_waiting;
+            // What the database has no room for is not taken into the journal either, though that may have some.
+            if fits && state.full == 0 {
+                return Ok(());
             }
             state = self.move_now(state);
         }

@@ -78,7 +78,7 @@ fn a_relay_whose_disk_is_full_says_so_and_loses_nothing() -> anyhow::Result<()> 
     let [ann, bob, _] = &stage.people[..] else {
         anyhow::bail!("three people");
     };
-    // Through the daemon, until nothing fits any more: the journal has room that was taken before the disk was full.
+    // Through the daemon, until nothing fits any more: the journal and SQLite's log have room that was taken before the disk was full.
     let mut sent = Vec::new();
     let refused = loop {
         ensure!(sent.len() < 200, "the disk does not fill");
