@@ -201,6 +201,7 @@ fn compare(
         })
         .collect();
     let mut ratios = Vec::new();
+    let mut gone = vec![false; systems.len()];
     for round in 0..rounds {
         let mut order: Vec<_> = (0..systems.len()).collect();
         if round % 2 == 1 {
@@ -208,12 +209,20 @@ fn compare(
         }
         for at in order {
             progress.check()?;
+            if gone[at] {
+                continue;
+            }
             let name = measured[at].name;
             let result = match systems[at].round(plan).with_context(|| name) {
                 Ok(result) => result,
                 Err(error) if at == OURS => return Err(error),
                 Err(error) => {
-                    report.note(format!("round {} of a peer failed: {error:#}", round + 1));
+                    // What is still on its way would come in its next round.
+                    report.note(format!(
+                        "without a peer from round {} on: {error:#}",
+                        round + 1
+                    ));
+                    gone[at] = true;
                     continue;
                 }
             };
