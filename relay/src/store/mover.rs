@@ -293,7 +293,7 @@ fn move_all(shared: &Shared, database: &mut SqliteStore) {
     }
 }
 
-/// After an orderly stop the database is complete in itself.
+/// After an orderly stop the database is complete in itself (REQ-343).
 fn close(shared: &Shared, database: &mut SqliteStore) {
     let closed = {
         let state = shared.lock();

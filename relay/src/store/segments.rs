@@ -315,7 +315,7 @@ impl Scan {
     ///
     /// The last frame of the journal may be torn: it was being written, and nobody was answered. Behind it there is
     /// nothing, since the next one is written when this one is durable; so whatever is whole behind one that is not
-    /// says that this one was, too, and is damaged.
+    /// says that this one was, too, and is damaged (REQ-341).
     fn segment(&mut self, number: Segment, bytes: &Bytes) -> Result<(), JournalError> {
         let mut at = 0;
         while let Some((place, frame)) = frame::read(&bytes.slice(at..)) {
