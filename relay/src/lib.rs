@@ -4,6 +4,7 @@
 //! [`Relay::start`] puts them together.
 
 pub mod admin;
+pub mod backup;
 pub mod claim;
 pub mod cluster;
 pub mod config;

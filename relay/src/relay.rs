@@ -116,9 +116,11 @@ impl Relay {
         let core_config = CoreConfig::new(statement_key);
         let closing = Arc::new(AtomicBool::new(false));
         let mut carrier = None;
+        let mut handle = None;
         let (core, backend): (Core, Box<dyn Backend>) = match &file.storage {
             None => {
                 let (core, store) = load(dir.clone(), core_config).await?;
+                handle = Some(store.handle());
                 let store = CachedStore::new(store, HOT_SPACES, MAX_HOT_ROWS);
                 (core, Box::new(store))
             }
@@ -165,7 +167,8 @@ impl Relay {
             }
             None => {}
         }
-        let admin = AdminServer::start(&dir.admin_socket(), intake.clone(), issuer.clone())?;
+        let admin =
+            AdminServer::start(&dir.admin_socket(), intake.clone(), issuer.clone(), handle)?;
         info!(address = %listener.local_addr(), "listening");
         Ok(RunningRelay {
             issuer,
@@ -185,7 +188,7 @@ impl Relay {
 async fn load(
     dir: DataDir,
     config: CoreConfig,
-) -> Result<(Core, mortise_protocol::store::SqliteStore), RelayError> {
+) -> Result<(Core, store::EmbeddedStore), RelayError> {
     let loading = tokio::task::spawn_blocking(move || {
         let store = store::open(&dir.database())?;
         let core = Core::load(&store, config)?;
