@@ -15,7 +15,7 @@ use tracing::info;
 
 use crate::admin::{self, AdminError, AdminServer, AskError};
 use crate::claim::ClaimIssuer;
-use crate::cluster::{self, Node, WakeError, Wakes};
+use crate::cluster::{self, Carrier, Node, WakeError, Wakes};
 use crate::core::layout::HOT_SPACES;
 use crate::core::{Core, CoreConfig, CoreError};
 use crate::data_dir::{DataDir, DataDirError};
@@ -24,7 +24,7 @@ use crate::net::reset::ResetKeys;
 use crate::net::tls::{TlsError, server_config};
 use crate::net::{Listener, NetConfig, NetError, OutboxLimits, Stopped};
 use crate::store::postgres::{ConnectError, PgStore, draw_lane};
-use crate::store::{self, InstanceLock, LockError, OpenError};
+use crate::store::{self, InstanceLock, LockError, OpenError, StoreHandle};
 
 /// Rows of each hot table that stay in memory; about 12 MiB in all.
 const MAX_HOT_ROWS: usize = 32_768;
@@ -115,32 +115,23 @@ impl Relay {
         let public = statement_key.public();
         let core_config = CoreConfig::new(statement_key);
         let closing = Arc::new(AtomicBool::new(false));
-        let mut carrier = None;
-        let mut handle = None;
-        let (core, backend): (Core, Box<dyn Backend>) = match &file.storage {
-            None => {
-                let (core, store) = load(dir.clone(), core_config).await?;
-                handle = Some(store.handle());
-                let store = CachedStore::new(store, HOT_SPACES, MAX_HOT_ROWS);
-                (core, Box::new(store))
-            }
+        let prepared = match &file.storage {
+            None => alone(dir.clone(), core_config).await?,
             Some(address) => {
-                let (core, mut store) = attach(address.clone(), core_config).await?;
-                if config.dangerous_without_lane {
-                    store.dangerous_without_lane();
-                }
-                let wakes = file
-                    .wake
-                    .as_ref()
-                    .map(|address| Wakes::new(address, public));
-                let (wakes, found) = wakes.transpose()?.unzip();
-                carrier = found;
-                (
-                    core,
-                    Box::new(Node::new(store, wakes, Arc::clone(&closing))),
-                )
+                let node = NodeConfig {
+                    storage: address.clone(),
+                    wake: file.wake.clone(),
+                    without_lane: config.dangerous_without_lane,
+                };
+                one_of_several(node, core_config, Arc::clone(&closing)).await?
             }
         };
+        let Prepared {
+            core,
+            backend,
+            handle,
+            carrier,
+        } = prepared;
         let committer = Committer::spawn(core, backend).map_err(RelayError::Thread)?;
         let net = NetConfig {
             listen: config.listen.unwrap_or(file.listen),
@@ -182,6 +173,57 @@ impl Relay {
             wakes,
         })
     }
+}
+
+/// A relay's core with what keeps it.
+struct Prepared {
+    core: Core,
+    backend: Box<dyn Backend>,
+    /// Of an embedded store.
+    handle: Option<StoreHandle>,
+    /// Of hints to other nodes.
+    carrier: Option<Carrier>,
+}
+
+/// A relay on one machine, with its own store.
+async fn alone(dir: DataDir, config: CoreConfig) -> Result<Prepared, RelayError> {
+    let (core, store) = load(dir, config).await?;
+    let handle = Some(store.handle());
+    let store = CachedStore::new(store, HOT_SPACES, MAX_HOT_ROWS);
+    Ok(Prepared {
+        core,
+        backend: Box::new(store),
+        handle,
+        carrier: None,
+    })
+}
+
+/// What makes a node of a relay.
+struct NodeConfig {
+    storage: String,
+    wake: Option<String>,
+    without_lane: bool,
+}
+
+/// One node of a relay on several machines.
+async fn one_of_several(
+    node: NodeConfig,
+    config: CoreConfig,
+    closing: Arc<AtomicBool>,
+) -> Result<Prepared, RelayError> {
+    let relay = config.statement_key.public();
+    let wakes = node.wake.map(|address| Wakes::new(&address, relay));
+    let (wakes, carrier) = wakes.transpose()?.unzip();
+    let (core, mut store) = attach(node.storage, config).await?;
+    if node.without_lane {
+        store.dangerous_without_lane();
+    }
+    Ok(Prepared {
+        core,
+        backend: Box::new(Node::new(store, wakes, closing)),
+        handle: None,
+        carrier,
+    })
 }
 
 /// Opens the database and replays the core, off the runtime: a big one takes a while.

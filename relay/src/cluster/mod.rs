@@ -18,7 +18,7 @@ use mortise_protocol::wire::Request;
 use tracing::{info, warn};
 
 pub use self::wake::WakeError;
-pub(crate) use self::wake::{Wakes, look};
+pub(crate) use self::wake::{Carrier, Wakes, look};
 use crate::core::plan::{Plan, Reach};
 use crate::core::{ConnId, Core, CoreError, Input, Moved, Output, Status};
 use crate::net::committer::{Backend, now_ms};
