@@ -5,7 +5,7 @@ use mortise_protocol::engine::{
     PinChoice, PolicyChange, WhoMayAdd,
 };
 use mortise_protocol::group::{
-    Changes, Group, GroupPolicy, Me, MlsProvider, SUITE_CLASSICAL, Violation,
+    Changes, Crypto, Group, GroupPolicy, Me, MlsProvider, SUITE_CLASSICAL, Violation,
 };
 use mortise_protocol::identity::{Epoch, GroupId, Hash, LogSeq, UserId, decode, encode};
 use mortise_protocol::roster::Role;
@@ -14,7 +14,6 @@ use mortise_protocol::wire::aad::{AuthenticatedData, ContentType, PrivateHeader}
 use mortise_protocol::wire::log::{CommitEntry, LogCursor, entry_hash};
 use mortise_protocol::wire::{ConnectionBinding, LogRecord, Push, RecordBody, RelayToClient};
 use mortise_tests::world::{ADDRESS, DiskFault, PersonId, World};
-use openmls_rust_crypto::RustCrypto;
 
 const MINUTE_MS: u64 = 60_000;
 const DAY_MS: u64 = 24 * 60 * MINUTE_MS;
@@ -689,7 +688,7 @@ impl Villain {
         let person = &mut self.room.world.people[self.who.0];
         let (org, user, device) = (person.engine().org(), person.user(), person.device());
         let store = person.engine_mut().store_mut().snapshot();
-        let (crypto, tx) = (RustCrypto::default(), Tx::new(&store));
+        let (crypto, tx) = (Crypto::default(), Tx::new(&store));
         let provider = MlsProvider::new(&crypto, &tx);
         let mut group = Group::load(&provider, self.room.group)
             .expect("a state that loads")

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use tls_codec::{TlsDeserialize, TlsSerialize, TlsSize};
 use zeroize::Zeroizing;
 
-use super::{DeviceId, OrgId, hash, labelled};
+use super::{DeviceId, OrgId, hash, labelled, verify_strict};
 
 /// A key or a signature that does not hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -69,12 +69,7 @@ impl PublicKey {
     /// # Errors
     /// [`KeyError`].
     pub fn verify(&self, label: &str, content: &[u8], sig: &Signature) -> Result<(), KeyError> {
-        self.dalek()?
-            .verify_strict(
-                &labelled(label, content),
-                &ed25519_dalek::Signature::from_bytes(&sig.0),
-            )
-            .map_err(|_| KeyError::BadSignature)
+        verify_strict(&self.0, &labelled(label, content), &sig.0)
     }
 
     /// The device that has this MLS signature key (REQ-012).
