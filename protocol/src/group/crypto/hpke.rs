@@ -1,4 +1,4 @@
-//! The primitives under HPKE: X25519 from AWS-LC, X-Wing from libcrux, the rest from hpke-rs's RustCrypto provider.
+//! The primitives under HPKE: X25519 and AES-128-GCM from AWS-LC, X-Wing from libcrux, the rest from hpke-rs's RustCrypto provider.
 //!
 //! What is defined by HPKE, DHKEM and X-Wing stays in hpke-rs and libcrux; here are only the operations that they ask
 //! for. This module must never accept a shared secret of zeros (RFC 9180 §7.1.4): AWS-LC refuses it.
@@ -10,6 +10,8 @@ use hpke_rs_crypto::{HpkeCrypto, HpkeTestRng, TryCryptoRng, TryRng};
 use hpke_rs_libcrux::HpkeLibcrux;
 use hpke_rs_rust_crypto::HpkeRustCrypto;
 use zeroize::Zeroize;
+
+use super::aead;
 
 /// The provider of hpke-rs that has the fastest of each.
 #[derive(Debug)]
@@ -162,7 +164,12 @@ impl HpkeCrypto for FastHpke {
         aad: &[u8],
         msg: &[u8],
     ) -> Result<Vec<u8>, Error> {
-        HpkeRustCrypto::aead_seal(alg, key, nonce, aad, msg)
+        match alg {
+            AeadAlgorithm::Aes128Gcm => {
+                aead::seal(key, nonce, aad, msg).ok_or(Error::AeadInvalidNonce)
+            }
+            _ => HpkeRustCrypto::aead_seal(alg, key, nonce, aad, msg),
+        }
     }
 
     fn aead_open(
@@ -172,6 +179,11 @@ impl HpkeCrypto for FastHpke {
         aad: &[u8],
         msg: &[u8],
     ) -> Result<Vec<u8>, Error> {
-        HpkeRustCrypto::aead_open(alg, key, nonce, aad, msg)
+        match alg {
+            AeadAlgorithm::Aes128Gcm => {
+                aead::open(key, nonce, aad, msg).ok_or(Error::AeadOpenError)
+            }
+            _ => HpkeRustCrypto::aead_open(alg, key, nonce, aad, msg),
+        }
     }
 }

@@ -6,8 +6,8 @@ use hpke_rs_rust_crypto::HpkeRustCrypto;
 use openmls_rust_crypto::RustCrypto;
 use openmls_traits::crypto::OpenMlsCrypto;
 use openmls_traits::types::{
-    Ciphersuite, HpkeAeadType, HpkeCiphertext, HpkeConfig, HpkeKdfType, HpkeKemType,
-    SignatureScheme,
+    AeadType, Ciphersuite, CryptoError, HpkeAeadType, HpkeCiphertext, HpkeConfig, HpkeKdfType,
+    HpkeKemType, SignatureScheme,
 };
 use rand::RngCore as _;
 use rand_chacha::ChaCha12Rng;
@@ -146,6 +146,36 @@ fn signatures_are_judged_alike() {
                 let there = stock.verify_signature(scheme, &text, key, signature);
                 assert_eq!(here.is_ok(), there.is_ok(), "round {round}, case {nth}");
                 assert_eq!(here.is_ok(), nth == 0);
+            }
+        }
+    }
+}
+
+/// AES-128-GCM: the same octets out, and nothing opens that was touched.
+#[test]
+fn the_aead_is_the_same() {
+    let (ours, stock) = (Crypto::default(), RustCrypto::default());
+    let mut rng = ChaCha12Rng::seed_from_u64(SEED + 4);
+    for alg in [AeadType::Aes128Gcm, AeadType::Aes256Gcm] {
+        for round in 0..ROUNDS {
+            let (key, nonce) = (bytes(&mut rng, alg.key_size()), bytes(&mut rng, 12));
+            let (text, aad) = (bytes(&mut rng, 5 * round), bytes(&mut rng, round));
+            let sealed = ours.aead_encrypt(alg, &key, &text, &nonce, &aad);
+            let mut sealed = sealed.expect("seal");
+            let same = stock.aead_encrypt(alg, &key, &text, &nonce, &aad);
+            assert_eq!(sealed, same.expect("seal"));
+            let opened = ours.aead_decrypt(alg, &key, &sealed, &nonce, &aad);
+            assert_eq!(opened.expect("open"), text);
+            let at = round % sealed.len();
+            sealed[at] ^= 1;
+            let opened = ours.aead_decrypt(alg, &key, &sealed, &nonce, &aad);
+            assert_eq!(opened, Err(CryptoError::AeadDecryptionError));
+            for (key, nonce, sealed) in [
+                (&key[1..], &nonce[..], &sealed[..]),
+                (&key, &nonce[1..], &sealed),
+                (&key, &nonce, &sealed[..round % 16]),
+            ] {
+                assert!(ours.aead_decrypt(alg, key, sealed, nonce, &aad).is_err());
             }
         }
     }

@@ -63,10 +63,6 @@ impl Stock {
         })?;
         self.disk.write(&rows)
     }
-
-    fn held(&mut self) -> anyhow::Result<&mut MlsGroup> {
-        self.group.as_mut().context("no group")
-    }
 }
 
 impl Device for Stock {
