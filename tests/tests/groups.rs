@@ -743,13 +743,21 @@ impl Villain {
 
     /// Hands records to somebody as the relay would, and returns what was found wrong with them.
     fn shows(&mut self, to: PersonId, records: Vec<LogRecord>) -> Vec<Violation> {
+        self.shows_at_once(to, vec![records])
+    }
+
+    /// The same in several frames, which share a step.
+    fn shows_at_once(&mut self, to: PersonId, frames: Vec<Vec<LogRecord>>) -> Vec<Violation> {
         let group = self.room.group;
         let now = self.room.world.now_ms;
         let engine = self.room.world.people[to.0].engine_mut();
         let line = Input::Connected(ConnectionBinding([1; 32]));
         engine.handle(now, line).expect("a step");
-        let frame = RelayToClient::Push(Push::Records { group, records });
-        let outputs = engine.handle(now, Input::Frame(frame)).expect("a step");
+        let frames = frames.into_iter().map(|records| {
+            let push = Push::Records { group, records };
+            Input::Frame(RelayToClient::Push(push))
+        });
+        let outputs = engine.handle_all(now, frames).expect("a step");
         let violations = outputs.iter().filter_map(|output| match output {
             Output::Event(Event::Alarm(mortise_protocol::engine::Alarm::Refused {
                 violation,
@@ -808,6 +816,23 @@ fn a_second_leave_in_one_epoch_is_refused() {
     assert_ne!(first.payload, second.payload);
     let found = villain.shows(cy, vec![first, second]);
     assert_eq!(found, [Violation::LeaveTwice]);
+}
+
+/// REQ-090: frames that share a transaction are judged one by one, and written together; what one is refused for does not
+/// undo the one before.
+#[test]
+fn frames_of_one_step_are_judged_one_by_one() {
+    let room = Room::of(&["Ann", "Bob", "Cy", "Dot"]);
+    let (bob, cy) = (room.people[1], room.people[2]);
+    let mut villain = Villain::new(room, bob);
+    let [first, second] = villain.leaves_twice();
+    let again = first.clone();
+    let disk = villain.room.world.people[cy.0].engine_mut().store_mut();
+    let batches = disk.batches();
+    let found = villain.shows_at_once(cy, vec![vec![first], vec![second], vec![again]]);
+    assert_eq!(found, [Violation::LeaveTwice]);
+    let disk = villain.room.world.people[cy.0].engine_mut().store_mut();
+    assert_eq!(disk.batches(), batches + 1);
 }
 
 /// REQ-082, REQ-121: a guest adds nobody.

@@ -105,6 +105,33 @@ fn x_wing_is_the_same_kem() {
     }
 }
 
+/// Half a key of small order: X-Wing takes it (its security stands on ML-KEM then), whichever library is asked.
+#[test]
+fn x_wing_takes_the_same_keys() {
+    const X_WING: KemAlgorithm = KemAlgorithm::XWingDraft06;
+    let (public, secret) = FastHpke::kem_key_gen_derand(X_WING, &[5; 32]).expect("keys");
+    let mut odd = public.clone();
+    odd[1_184..].fill(0);
+    let taken = |key: &[u8]| {
+        let ours = FastHpke::kem_encaps(X_WING, key, &mut FastHpke::prng());
+        let stock = HpkeRustCrypto::kem_encaps(X_WING, key, &mut HpkeRustCrypto::prng());
+        assert_eq!(ours.is_ok(), stock.is_ok());
+    };
+    taken(&odd);
+    let (_, mut ciphertext) =
+        FastHpke::kem_encaps(X_WING, &public, &mut FastHpke::prng()).expect("encapsulate");
+    ciphertext[1_088..].fill(0);
+    assert_eq!(
+        FastHpke::kem_decaps(X_WING, &ciphertext, &secret).ok(),
+        HpkeRustCrypto::kem_decaps(X_WING, &ciphertext, &secret).ok()
+    );
+    // Coefficients that are not reduced, against a rule of ML-KEM's.
+    let mut odd = public;
+    odd[..3].fill(0xFF);
+    taken(&odd);
+    assert!(FastHpke::kem_decaps(X_WING, &ciphertext[1..], &secret).is_err());
+}
+
 /// A key of small order, and keys of the wrong length, are refused by both.
 #[test]
 fn bad_keys_are_refused_alike() {

@@ -229,7 +229,7 @@ mod tests {
             }
             let (rows, octets) = write(&mut store, Some(&value));
             assert!(
-                rows < 12 && octets < 20_000,
+                rows < 24 && octets < 20_000,
                 "round {round}: {rows}, {octets}"
             );
             assert_eq!(read(&store).as_ref(), Some(&value));
