@@ -100,8 +100,8 @@ fn missing_suite(suite: &Value) -> Result<Option<String>, String> {
         .as_u64()
         .and_then(|n| u16::try_from(n).ok())
         .ok_or("cipher_suite is no ciphersuite")?;
-    let has = Ciphersuite::try_from(number)
-        .is_ok_and(|suite| Crypto::default().supports(suite).is_ok());
+    let has =
+        Ciphersuite::try_from(number).is_ok_and(|suite| Crypto::default().supports(suite).is_ok());
     Ok((!has).then(|| format!("the provider does not have ciphersuite {number:#06x}")))
 }
 

@@ -71,7 +71,7 @@ fn hpke_is_the_stock_providers() {
 
 /// Flips one bit of the encapsulated key or of the ciphertext.
 fn damage(sealed: &mut HpkeCiphertext, round: usize) {
-    let part = if round % 2 == 0 {
+    let part = if round.is_multiple_of(2) {
         &mut sealed.kem_output
     } else {
         &mut sealed.ciphertext

@@ -138,7 +138,7 @@ impl MlsStorage<'_, '_> {
         let mut whole = Vec::new();
         for name in names {
             let named = |(key, _): &(Vec<u8>, Vec<u8>)| key[first.len()..].cmp(&name[..]);
-            match rows.binary_search_by(|row| named(row)) {
+            match rows.binary_search_by(named) {
                 Ok(at) => whole.extend_from_slice(&rows[at].1),
                 Err(_) => return Err(damaged),
             }
@@ -244,7 +244,9 @@ mod tests {
     fn one_row_and_many_give_way_to_each_other() {
         let mut store = MemoryStore::default();
         let small = vec![1; WHOLE];
-        let large: Vec<u8> = (0..50_000_u32).map(|n| (n * n >> 3) as u8 | 1).collect();
+        let large: Vec<u8> = (0..50_000_u32)
+            .map(|n| ((n * n) >> 3).to_le_bytes()[0] | 1)
+            .collect();
         for value in [&small, &large, &small, &large] {
             write(&mut store, Some(value));
             assert_eq!(read(&store).as_ref(), Some(value));

@@ -227,7 +227,7 @@ impl<'a> Stage<'a> {
                 self.progress.check()?;
                 device.check()?;
                 anyhow::ensure!(Instant::now() < until, "not everybody has joined");
-                tokio::time::sleep(LOOK).await;
+                look_again().await;
             }
         }
         for device in &self.devices {
@@ -391,7 +391,7 @@ impl<'a> Stage<'a> {
             if Instant::now() >= until {
                 bail!("{have} of {wanted} removals were followed when the time was up");
             }
-            tokio::time::sleep(LOOK).await;
+            look_again().await;
         }
     }
 
@@ -413,9 +413,15 @@ impl<'a> Stage<'a> {
             if rotated >= wanted || Instant::now() >= until {
                 return Ok(groups);
             }
-            tokio::time::sleep(LOOK).await;
+            look_again().await;
         }
     }
+}
+
+/// Until the devices are looked at again.
+async fn look_again() {
+    let first = tokio::time::Instant::now() + LOOK;
+    tokio::time::interval_at(first, LOOK).tick().await;
 }
 
 /// When the groups were rotated.
