@@ -197,15 +197,17 @@ fn the_aead_is_the_same() {
             sealed[at] ^= 1;
             let opened = ours.aead_decrypt(alg, &key, &sealed, &nonce, &aad);
             assert_eq!(opened, Err(CryptoError::AeadDecryptionError));
-            for (key, nonce, sealed) in [
-                (&key[1..], &nonce[..], &sealed[..]),
-                (&key, &nonce[1..], &sealed),
-                (&key, &nonce, &sealed[..round % 16]),
-            ] {
-                assert!(ours.aead_decrypt(alg, key, sealed, nonce, &aad).is_err());
-            }
+            assert!(
+                ours.aead_decrypt(alg, &key[1..], &sealed, &nonce, &aad)
+                    .is_err()
+            );
+            let short = &sealed[..round % 16];
+            assert!(ours.aead_decrypt(alg, &key, short, &nonce, &aad).is_err());
         }
     }
+    // The stock provider panics at a nonce of another length.
+    let refused = ours.aead_decrypt(AeadType::Aes128Gcm, &[1; 16], &[0; 32], &[0; 11], b"");
+    assert_eq!(refused, Err(CryptoError::AeadDecryptionError));
 }
 
 /// What is supported is what the stock provider supports, both suites of ours among it.
