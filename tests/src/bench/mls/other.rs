@@ -230,7 +230,10 @@ impl Device for Other {
     }
 
     fn apply_own(&mut self) -> anyhow::Result<()> {
-        self.step(|group| Ok(drop(group.apply_pending_commit()?)))
+        self.step(|group| {
+            group.apply_pending_commit()?;
+            Ok(())
+        })
     }
 
     fn follow(&mut self, commit: &[u8]) -> anyhow::Result<()> {
