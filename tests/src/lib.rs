@@ -9,7 +9,6 @@ pub mod fuzz;
 pub mod history;
 pub mod house;
 pub mod mixed;
-pub mod scale;
 pub mod sim;
 pub mod stage;
 pub mod vectors;

@@ -31,8 +31,6 @@ enum Bench {
     Rooms(Compare),
     /// One group of 50, one message at a time
     Latency(Compare),
-    /// The firehose and the rooms on one, two and three nodes over PostgreSQL: what each append and delivery costs
-    Cluster(Compare),
     /// Connections that are authenticated, subscribed and silent: memory and processor time of each
     Idle {
         /// How many
@@ -267,7 +265,6 @@ fn main() -> anyhow::Result<ExitCode> {
         Bench::Firehose(args) => args.run("firehose", relay::firehose),
         Bench::Rooms(args) => args.run("rooms", relay::rooms),
         Bench::Latency(args) => args.run("latency", relay::latency),
-        Bench::Cluster(args) => args.run("cluster", relay::cluster),
         Bench::Idle { connections, json } => bench::run("idle", json, |progress, report| {
             relay::idle(connections, progress, report)
         }),

@@ -75,12 +75,6 @@ impl Nats {
             .map_or(Ok(()), |server| server.end(Signal::KILL))
     }
 
-    /// Its process id, if it runs.
-    #[must_use]
-    pub fn pid(&self) -> Option<u32> {
-        self.server.as_ref().map(Server::id)
-    }
-
     /// `nats://…`.
     #[must_use]
     pub fn address(&self) -> String {

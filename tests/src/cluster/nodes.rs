@@ -129,10 +129,4 @@ impl Node {
     pub fn is_up(&self) -> bool {
         self.process.is_some()
     }
-
-    /// Its process id.
-    #[must_use]
-    pub fn pid(&self) -> Option<u32> {
-        self.process.as_ref().map(Process::id)
-    }
 }

@@ -7,8 +7,6 @@ use anyhow::Context as _;
 use rustix::process::Signal;
 use tempfile::TempDir;
 
-use crate::bench::sample::Usage;
-
 use super::server::{Account, Server, command, run};
 
 const READY: &str = "database system is ready to accept connections";
@@ -225,51 +223,6 @@ impl Postgres {
     #[must_use]
     pub fn address(&self) -> String {
         self.primary.address()
-    }
-
-    /// Processor time of the server and all its children, ms.
-    ///
-    /// # Errors
-    /// When it does not run.
-    pub fn cpu_ms(&self) -> anyhow::Result<u64> {
-        let server = self
-            .primary
-            .server
-            .as_ref()
-            .context("the server does not run")?;
-        let mut total = Usage::of(server.id())?.cpu_ms;
-        let children = format!("/proc/{0}/task/{0}/children", server.id());
-        let children = std::fs::read_to_string(children).context("list the server's children")?;
-        for child in children.split_whitespace() {
-            // One that has just ended is in its parent's account.
-            total += child
-                .parse()
-                .ok()
-                .and_then(|id| Usage::of(id).ok())
-                .map_or(0, |u| u.cpu_ms);
-        }
-        Ok(total)
-    }
-
-    /// Bytes of write-ahead log, and transactions, since the server's beginning.
-    ///
-    /// # Errors
-    /// When it cannot be asked.
-    pub fn counters(&self) -> anyhow::Result<[u64; 2]> {
-        let sql = "SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')::bigint,
-                          (SELECT sum(xact_commit + xact_rollback) FROM pg_stat_database)::bigint";
-        let mut ask = self.command("psql");
-        ask.arg("-h").arg(&self.primary.sockets);
-        ask.args([
-            "-U", "mortise", "-d", "postgres", "-q", "-t", "-A", "-F", " ", "-c", sql,
-        ]);
-        let output = ask.output().context("ask the server")?;
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        let mut numbers = text.split_whitespace().map(str::parse);
-        match (numbers.next(), numbers.next()) {
-            (Some(Ok(wal)), Some(Ok(transactions))) => Ok([wal, transactions]),
-            _ => anyhow::bail!("the server does not say what it has done: {text}"),
-        }
     }
 
     /// `postgres://…` of a new, empty database on it.

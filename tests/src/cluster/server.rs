@@ -101,11 +101,6 @@ impl Server {
         Ok(server)
     }
 
-    /// Its process id.
-    pub(super) fn id(&self) -> u32 {
-        self.child.id()
-    }
-
     fn pid(&self) -> Pid {
         Pid::from_child(&self.child)
     }

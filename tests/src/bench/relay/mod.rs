@@ -1,13 +1,12 @@
 //! The relay under load, beside others that store and forward: `./x bench firehose`, `rooms`, `latency`, `idle`,
 //! `append`,
-//! `catchup-relay`, `recover`, `cluster`.
+//! `catchup-relay`, `recover`.
 //!
 //! Every system runs as a process of its own on this machine, gets the same records over the same number of
 //! connections, and takes its turns in the order A B B A. What makes a comparison unfair is in the notes.
 
 mod bare;
 mod catchup;
-mod cluster;
 mod compare;
 mod disk;
 mod idle;
@@ -19,7 +18,6 @@ mod recover;
 mod system;
 
 pub use catchup::catchup;
-pub use cluster::cluster;
 pub use compare::{Options, firehose, latency, rooms};
 pub use disk::append;
 pub use idle::idle;
