@@ -23,6 +23,8 @@ use super::records::Reading;
 const CONNECT: Duration = Duration::from_secs(2);
 /// Questions of one device that may be under way.
 const IN_FLIGHT: usize = 8;
+/// Connections that are tried before anything happens.
+const TRIES: usize = 10;
 /// Records after which a device gives new credit.
 const RENEW: u64 = 500;
 
@@ -130,7 +132,7 @@ impl Client {
 
     /// Makes the groups, on one connection.
     pub(super) async fn create_groups(&mut self) -> anyhow::Result<()> {
-        let mut line = self.connect().await?;
+        let mut line = self.connect_patiently().await?;
         for group in self.groups.clone() {
             let request = group.create();
             self.ask(&mut line, request, None)?;
@@ -148,6 +150,7 @@ impl Client {
     /// Works until it is told to stop.
     pub(super) async fn run(mut self) -> anyhow::Result<Self> {
         while *self.wish.borrow() != Wish::Stop {
+            self.is_away();
             let Ok(mut line) = self.connect().await else {
                 self.idle(Duration::from_millis(30)).await;
                 continue;
@@ -164,6 +167,28 @@ impl Client {
             }
         }
         Ok(self)
+    }
+
+    /// Connects on a machine that has much else to do.
+    async fn connect_patiently(&mut self) -> anyhow::Result<Line> {
+        for _ in 0..TRIES {
+            if let Ok(line) = self.connect().await {
+                return Ok(line);
+            }
+        }
+        self.connect().await
+    }
+
+    /// Whoever is not connected does not know what there is.
+    fn is_away(&self) {
+        let mut states = self
+            .field
+            .states
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(state) = states.get_mut(&self.device()) {
+            state.is_quiet = false;
+        }
     }
 
     async fn idle(&self, time: Duration) {
