@@ -326,7 +326,7 @@ impl Show {
 
     /// Where each log ends.
     fn heads(&self) -> anyhow::Result<BTreeMap<GroupId, LogSeq>> {
-        let logs = self.look(|store| record::logs(store))?;
+        let logs = self.look(record::logs)?;
         Ok(logs
             .into_iter()
             .map(|(id, log)| (id, LogSeq(log.len() as u64)))

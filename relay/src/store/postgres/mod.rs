@@ -91,13 +91,16 @@ impl std::fmt::Debug for PgStore {
     }
 }
 
+/// A question for a range: table, prefix, start, and how many rows.
+type Range = (Space, Vec<u8>, Vec<u8>, usize);
+
 /// A transaction that is open.
 struct Open {
     org: OrgId,
     reach: Reach,
     found: RefCell<Found>,
     /// The roster entries that the node had not seen when the transaction began, and the question they answer.
-    unseen: ((Space, Vec<u8>, Vec<u8>, usize), Vec<Pair>),
+    unseen: (Range, Vec<Pair>),
 }
 
 impl PgStore {
