@@ -292,7 +292,7 @@ fn the_checker_notices_a_missing_lane() {
     if !cluster::is_here() {
         return;
     }
-    let caught = (2..=9).any(|seed| {
+    let caught = (2..=7).any(|seed| {
         println!("seed {seed}");
         let outcome = cluster::run(seed, &programs(true)).expect("a run");
         outcome
@@ -302,6 +302,6 @@ fn the_checker_notices_a_missing_lane() {
     });
     assert!(
         caught,
-        "eight runs without the lane, and nothing was noticed"
+        "six runs without the lane, and nothing was noticed"
     );
 }
