@@ -300,8 +300,5 @@ fn the_checker_notices_a_missing_lane() {
             .inspect_err(|fault| println!("{fault}"))
             .is_err()
     });
-    assert!(
-        caught,
-        "six runs without the lane, and nothing was noticed"
-    );
+    assert!(caught, "six runs without the lane, and nothing was noticed");
 }
