@@ -11,9 +11,9 @@ use mortise_protocol::identity::{Epoch, GroupId, Hash, LogSeq, UserId, decode, e
 use mortise_protocol::roster::Role;
 use mortise_protocol::store::Tx;
 use mortise_protocol::wire::aad::{AuthenticatedData, ContentType, PrivateHeader};
-use mortise_protocol::wire::log::{CommitEntry, LogCursor, entry_hash};
+use mortise_protocol::wire::log::CommitEntry;
 use mortise_protocol::wire::{ConnectionBinding, LogRecord, Push, RecordBody, RelayToClient};
-use mortise_tests::world::{ADDRESS, DiskFault, PersonId, World};
+use mortise_tests::world::{ADDRESS, DiskFault, PersonId, World, log_cursor};
 use openmls_rust_crypto::RustCrypto;
 
 const MINUTE_MS: u64 = 60_000;
@@ -664,10 +664,7 @@ impl Villain {
         let (group, log) = (self.room.group, self.room.world.log(self.room.group));
         let is_commit = |r: &&LogRecord| r.payload.as_slice().first() == Some(&2);
         let opening = log.iter().rfind(is_commit).expect("a commit");
-        let hash = entry_hash(group, opening.epoch.next(), opening.payload.as_slice());
-        let start = LogCursor::opening(hash, opening.fence);
-        let later = log.iter().filter(|r| r.seq > opening.seq);
-        let cursor = later.fold(start, |c, r| c.after(r.record_id(), r.fence));
+        let cursor = log_cursor(group, &log);
         let head = self.room.world.people[self.who.0].engine().roster().head();
         let aad = AuthenticatedData::new(head.seq, head.hash, cursor).to_bytes();
         let last = log.last().expect("a record");

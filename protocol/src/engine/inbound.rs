@@ -259,7 +259,7 @@ impl State {
         Ok(if stopped { Next::Stop } else { Next::Go })
     }
 
-    /// Moves the cursor past a record, and the log hash unless the record has opened an epoch.
+    /// Moves the cursor past a record, and the log hash unless the record has opened an epoch, which moved it.
     fn pass(
         &mut self,
         tx: &Tx<'_>,
@@ -637,7 +637,9 @@ impl State {
         }
         row.leaf_s
             .retain(|device, _| state.leaves().iter().any(|l| l.device == *device));
-        self.open_epoch(tx, group, row, inbound.record.fence);
+        let record = inbound.record;
+        let start = row.log_cursor().opens(record.record_id(), record.fence);
+        self.open_epoch(tx, group, row, start);
         if let Some(link) = &mut self.link {
             link.subs.remove(&group);
         }

@@ -1,8 +1,8 @@
 //! Group logs: creating one, and writing what the append rule accepts.
 
-use mortise_protocol::identity::{Epoch, GroupId, LogSeq, decode, sha256};
+use mortise_protocol::identity::{Epoch, GroupId, Hash, LogSeq, decode, sha256};
 use mortise_protocol::store::StoreError;
-use mortise_protocol::wire::log::{Purpose, RecordBody, entry_hash};
+use mortise_protocol::wire::log::{LogCursor, Purpose, RecordBody, entry_hash, log_hash};
 use mortise_protocol::wire::{LogRecord, Refusal, Response, Submission};
 use tls_codec::VLByteVec;
 
@@ -26,7 +26,8 @@ impl Turn<'_> {
         let Ok(RecordBody::Create { access_key }) = decode(payload.as_slice()) else {
             return Err(Refusal::Malformed.into());
         };
-        let id = of_record(group, sha256(payload.as_slice()), caller.device);
+        let record_id = sha256(payload.as_slice());
+        let id = of_record(group, record_id, caller.device);
         let existing: Option<GroupRecord> = layout::load(self.tx, GROUPS, &group.0)?;
         if let Some(existing) = existing {
             let before: Option<AppendedRecord> = layout::load(self.tx, RECORD_IDS, &id)?;
@@ -64,15 +65,17 @@ impl Turn<'_> {
             head_epoch: Epoch(0),
             confirmed: Epoch(0),
             restarted: false.into(),
+            log_hash: LogCursor::created(opening.entry_hash, fence).hash,
         };
-        self.write_record(caller, group, Epoch(0), record, first, payload);
+        self.write_record(caller, group, (Epoch(0), record_id), record, first, payload);
         Ok(appended(first))
     }
 
     /// Looks up what the append rule asks for, and writes what it accepts, in one transaction (REQ-055).
     pub(super) fn submit(&mut self, caller: &Caller, submission: &Submission) -> Answer {
         let head = self.group_of(caller, submission.group)?;
-        let (place, effect) = match self.decide(caller, submission, head)? {
+        let record_id = sha256(submission.payload.as_slice());
+        let (place, effect) = match self.decide(caller, submission, record_id, head)? {
             Accepted::Before(place) => return Ok(appended(place)),
             Accepted::Now(place, effect) => (place, effect),
         };
@@ -86,6 +89,8 @@ impl Turn<'_> {
         let mut head = head.ok_or(Refusal::UnknownGroup)?;
         self.confirm(caller, submission.group, submission.epoch, &mut head)?;
         head.head_seq = place.seq;
+        let log_before = head.log_hash;
+        head.log_hash = log_hash(&log_before, &record_id, place.fence);
         match effect {
             Effect::Commit { next } => {
                 let number = submission.epoch.next();
@@ -114,8 +119,8 @@ impl Turn<'_> {
             welcomes,
             ..
         } = submission;
-        let record = self.write_record(caller, *group, *epoch, head, place, payload);
-        self.deliver_welcomes(caller, *group, place.seq, welcomes)?;
+        let record = self.write_record(caller, *group, (*epoch, record_id), head, place, payload);
+        self.deliver_welcomes(caller, *group, (place.seq, log_before), welcomes)?;
         let answer = appended(place);
         let place = match effect {
             Effect::Commit { .. } => Place::ClosesEpoch,
@@ -130,9 +135,9 @@ impl Turn<'_> {
         &self,
         caller: &Caller,
         submission: &Submission,
+        record_id: Hash,
         head: Option<GroupRecord>,
     ) -> Result<Accepted, Failure> {
-        let record_id = sha256(submission.payload.as_slice());
         let id = of_record(submission.group, record_id, caller.device);
         let epoch = of_group(submission.group, submission.epoch.0);
         let roster = self.roster(caller.org)?;
@@ -190,7 +195,7 @@ impl Turn<'_> {
         &mut self,
         caller: &Caller,
         group: GroupId,
-        epoch: Epoch,
+        (epoch, record_id): (Epoch, Hash),
         head: GroupRecord,
         place: AppendedRecord,
         payload: &VLByteVec,
@@ -202,7 +207,7 @@ impl Turn<'_> {
             at_ms: self.now_ms,
             payload: payload.clone(),
         };
-        let id = of_record(group, record.record_id(), caller.device);
+        let id = of_record(group, record_id, caller.device);
         // The head says that this place is free (REQ-195).
         layout::save_new(self.tx, LOG, of_group(group, place.seq.0), &record);
         layout::save(self.tx, RECORD_IDS, id, &place);

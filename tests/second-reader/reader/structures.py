@@ -367,7 +367,7 @@ _fields = {
 Refusal = RefusalType(RefusalCode, **{name: _fields.get(name, EMPTY) for name in RefusalCode.values})
 
 ClaimedKeyPackage = Struct(device=DeviceId, key_package=Opaque(KEY_PACKAGE_LIMIT))
-InboxItem = Struct(seq=U64, group=GroupId, welcome=Opaque(WELCOME_LIMIT), entry=LogRecord)
+InboxItem = Struct(seq=U64, group=GroupId, welcome=Opaque(WELCOME_LIMIT), entry=LogRecord, log_hash=Hash)
 GroupStatus = Struct(
     group=GroupId,
     state=GroupState,
