@@ -407,6 +407,29 @@ fn admins_change_the_policy() {
     room.no_alarms();
 }
 
+/// REQ-125, REQ-391: whom the order names inherits, and not who has been in the group longest.
+#[test]
+fn the_order_names_the_heir() {
+    let mut room = Room::of(&["Ann", "Bob", "Cy", "Dot"]);
+    let [ann, bob, cy, dot] = room.people[..] else {
+        panic!("four people")
+    };
+    room.group = room.world.group(bob, &[cy, dot]);
+    let view = room.world.view(cy, room.group);
+    let longest = view.members.iter().find(|leaf| leaf.user != room.user(bob));
+    let longest = longest.expect("a member").user;
+    let heir = if longest == room.user(cy) { dot } else { cy };
+    let (user, successor) = (room.user(bob), room.user(heir));
+    room.world
+        .command(ann, CommandKind::RemoveUserFor { user, successor });
+    room.run_ms(10_000);
+    for who in [cy, dot] {
+        assert!(!room.is_in(who, bob));
+        assert_eq!(room.world.view(who, room.group).admins, [successor]);
+    }
+    room.no_alarms();
+}
+
 /// REQ-125: when the last admin leaves or is removed from the organisation, the longest-standing member follows.
 #[test]
 fn the_last_admin_has_an_heir() {

@@ -257,6 +257,7 @@ impl Fields for Op {
             Self::SetRole { user, role } => case!("set_role", user, role),
             Self::SuspendUser { user } => case!("suspend_user", user),
             Self::RemoveUser { user } => case!("remove_user", user),
+            Self::NameSuccessor { user, successor } => case!("name_successor", user, successor),
             Self::Invite {
                 invitation,
                 user,

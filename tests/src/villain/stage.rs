@@ -23,6 +23,8 @@ pub enum Path {
     AfterRestart,
     /// It is the Welcome that would lead the device in, and the commit that it came with.
     Join,
+    /// The same, and it waits for a process that was started again, and has nothing in memory.
+    JoinAfterRestart,
 }
 
 impl Path {
@@ -34,7 +36,14 @@ impl Path {
             Self::CatchUp => "catch-up",
             Self::AfterRestart => "after a restart",
             Self::Join => "join",
+            Self::JoinAfterRestart => "join after a restart",
         }
+    }
+
+    /// Whether it leads into the group.
+    #[must_use]
+    pub fn is_join(self) -> bool {
+        matches!(self, Self::Join | Self::JoinAfterRestart)
     }
 }
 
@@ -203,7 +212,7 @@ impl Stage {
     /// Who is to refuse, by this path.
     #[must_use]
     pub fn victim(path: Path) -> PersonId {
-        if path == Path::Join {
+        if path.is_join() {
             Self::OUT
         } else {
             Self::BOB
@@ -215,6 +224,10 @@ impl Stage {
         match path {
             Path::Live | Path::Join => {}
             Path::CatchUp => self.world.put_to_sleep(Self::BOB),
+            Path::JoinAfterRestart => {
+                self.world.put_to_sleep(Self::OUT);
+                self.world.restart_person(Self::OUT);
+            }
             Path::AfterRestart => {
                 let was_asleep = self.world.people[Self::BOB.0].asleep;
                 self.world.restart_person(Self::BOB);
@@ -247,6 +260,7 @@ impl Stage {
             }
         }
         self.world.wake(Self::BOB);
+        self.world.wake(Self::OUT);
     }
 
     fn submit(&mut self, made: &Crafted) {
