@@ -1,7 +1,7 @@
 //! Storage faults for a real process (`LD_PRELOAD`): the calls by which it writes and syncs files below one directory.
 //!
 //! - `MORTISE_FAULT_DIR`: the directory; without it nothing happens.
-//! - `MORTISE_FAULT_LOG`: a file outside of it, in which what was written and not yet synced can be found ([`undo`]).
+//! - `MORTISE_FAULT_LOG`: a file outside of it, in which what was written and not yet synced can be found (the module `undo`).
 //! - `MORTISE_FAULT_KIND`: `kill` ends the process before the call, `sync` lets every sync fail from there on, `full` lets
 //!   writes say that there is no room for a while.
 //! - `MORTISE_FAULT_AT`: before which call, counted from 0.

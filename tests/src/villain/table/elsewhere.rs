@@ -21,6 +21,12 @@ pub(super) fn rows() -> Vec<Row> {
             "`a_hash_of_another_log_for_who_joins`, `a_hash_of_another_log_for_who_is_let_in_anew` (tests/tests/liar_relay.rs)",
         ),
         elsewhere(
+            &["REQ-093", "REQ-158", "WELCOME_UNASKED"],
+            "a second Welcome into a group that the device is in",
+            "openmls makes no Add of a key that is in the tree",
+            "`a_welcome_for_a_group_that_one_is_in_is_refused` in tests/tests/rules.rs",
+        ),
+        elsewhere(
             &["ValSem107", "valn0304"],
             "a leaf that is removed twice in one commit",
             "openmls takes equal proposals of one commit for one, on every device alike; there are no Updates that could \
