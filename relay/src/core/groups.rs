@@ -67,7 +67,17 @@ impl Turn<'_> {
             restarted: false.into(),
             log_hash: LogCursor::created(opening.entry_hash, fence).hash,
         };
+<<<<<<< HEAD
         self.write_record(caller, group, (Epoch(0), record_id), record, first, payload);
+=======
+        self.write_record(
+            caller,
+            (group, Epoch(0)),
+            record,
+            first,
+            (record_id, payload),
+        );
+>>>>>>> main
         Ok(appended(first))
     }
 
@@ -119,8 +129,14 @@ impl Turn<'_> {
             welcomes,
             ..
         } = submission;
+<<<<<<< HEAD
         let record = self.write_record(caller, *group, (*epoch, record_id), head, place, payload);
         self.deliver_welcomes(caller, *group, (place.seq, log_before), welcomes)?;
+=======
+        let content = (record_id, payload);
+        let record = self.write_record(caller, (*group, *epoch), head, place, content);
+        self.deliver_welcomes(caller, *group, place.seq, welcomes)?;
+>>>>>>> main
         let answer = appended(place);
         let place = match effect {
             Effect::Commit { .. } => Place::ClosesEpoch,
@@ -194,11 +210,15 @@ impl Turn<'_> {
     fn write_record(
         &mut self,
         caller: &Caller,
+<<<<<<< HEAD
         group: GroupId,
         (epoch, record_id): (Epoch, Hash),
+=======
+        (group, epoch): (GroupId, Epoch),
+>>>>>>> main
         head: GroupRecord,
         place: AppendedRecord,
-        payload: &VLByteVec,
+        (record_id, payload): (Hash, &VLByteVec),
     ) -> LogRecord {
         let record = LogRecord {
             seq: place.seq,

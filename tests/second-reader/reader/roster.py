@@ -57,6 +57,7 @@ CODES = {
     "AlreadySuspended": 0x0253,
     "LastOwner": 0x0254,
     "OneUserPerOrder": 0x0255,
+    "SuccessorShape": 0x0256,
     "KeyReused": 0x0260,
     "PossessionNotProven": 0x0261,
     "UnknownDevice": 0x0262,

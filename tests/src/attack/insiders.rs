@@ -161,13 +161,15 @@ pub(super) fn policy(stage: &mut Stage) -> Outcome {
 }
 
 pub(super) fn bad_path(stage: &mut Stage) -> Outcome {
-    let mut by = stage.turn(CY);
-    // In a large tree most members share the node that a path is sealed to; what hits one hits them all.
-    let mut members = [X2, X, BOB].into_iter();
+    // In a large tree some members share the node that a path is sealed to; what hits one hits them all.
+    let mut pairs = [(CY, X2), (CY, X), (X, CY), (X, X2), (X2, CY)].into_iter();
     let device = |stage: &Stage, who: PersonId| stage.world.people[who.0].device();
-    let victim = members.find(|who| by.seals_alone_to(&stage.world, device(stage, *who)));
-    let victim = victim.expect("a seal for one member alone");
-    let speaker = if victim == BOB { X } else { BOB };
+    let pair = pairs.find(|(by, victim)| {
+        let device = device(stage, *victim);
+        stage.copy(*by).seals_alone_to(&stage.world, device)
+    });
+    let (by, victim) = pair.expect("a seal for one member alone");
+    let mut by = stage.turn(by);
     let plan = Plan {
         noise_for: vec![device(stage, victim)],
         ..Plan::default()
@@ -190,7 +192,7 @@ pub(super) fn bad_path(stage: &mut Stage) -> Outcome {
     let mut heard = false;
     while !heard && stage.world.now_ms < began + HEALS_MS {
         stage.wait(500);
-        stage.say(speaker, AFTER);
+        stage.say(BOB, AFTER);
         heard = stage.is_shown(victim, AFTER);
     }
     let worst_ms = stage.world.now_ms - began;
