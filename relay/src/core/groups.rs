@@ -67,9 +67,6 @@ impl Turn<'_> {
             restarted: false.into(),
             log_hash: LogCursor::created(opening.entry_hash, fence).hash,
         };
-<<<<<<< HEAD
-        self.write_record(caller, group, (Epoch(0), record_id), record, first, payload);
-=======
         self.write_record(
             caller,
             (group, Epoch(0)),
@@ -77,7 +74,6 @@ impl Turn<'_> {
             first,
             (record_id, payload),
         );
->>>>>>> main
         Ok(appended(first))
     }
 
@@ -129,14 +125,9 @@ impl Turn<'_> {
             welcomes,
             ..
         } = submission;
-<<<<<<< HEAD
-        let record = self.write_record(caller, *group, (*epoch, record_id), head, place, payload);
-        self.deliver_welcomes(caller, *group, (place.seq, log_before), welcomes)?;
-=======
         let content = (record_id, payload);
         let record = self.write_record(caller, (*group, *epoch), head, place, content);
-        self.deliver_welcomes(caller, *group, place.seq, welcomes)?;
->>>>>>> main
+        self.deliver_welcomes(caller, *group, (place.seq, log_before), welcomes)?;
         let answer = appended(place);
         let place = match effect {
             Effect::Commit { .. } => Place::ClosesEpoch,
@@ -210,12 +201,7 @@ impl Turn<'_> {
     fn write_record(
         &mut self,
         caller: &Caller,
-<<<<<<< HEAD
-        group: GroupId,
-        (epoch, record_id): (Epoch, Hash),
-=======
         (group, epoch): (GroupId, Epoch),
->>>>>>> main
         head: GroupRecord,
         place: AppendedRecord,
         (record_id, payload): (Hash, &VLByteVec),

@@ -8,13 +8,8 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-<<<<<<< HEAD
 use mortise_protocol::identity::{Epoch, GroupId, Hash, LogSeq, OrgId, RosterSeq, encode, sha256};
-use mortise_protocol::store::{CachedStore, SqliteStore, Store, Write};
-=======
-use mortise_protocol::identity::{Epoch, GroupId, LogSeq, OrgId, RosterSeq, encode, sha256};
 use mortise_protocol::store::{CachedStore, Store, Write};
->>>>>>> main
 use mortise_protocol::wire::LogRecord;
 use mortise_relay::core::layout::{
     AppendedRecord, GROUPS, GroupRecord, HOT_SPACES, LOG, RECORD_IDS, ROW_VERSION,
