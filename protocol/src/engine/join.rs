@@ -227,7 +227,7 @@ impl State {
             log_hash: item.log_hash,
             fence: item.entry.fence,
             commit_s: s,
-            leaf_s: BTreeMap::new(),
+            old_leaf_s: BTreeMap::new(),
             floor_seq: LogSeq(0),
             floor_fence: RosterSeq(0),
             refresh_at_ms: self.next_refresh_ms(group.leaves().len()),
@@ -235,8 +235,10 @@ impl State {
             is_candidate: false,
             resynced_ms: 0,
         };
-        for (key, _) in tx.scan(rows::LOG_HASHES, &item.group.0)? {
-            tx.delete(rows::LOG_HASHES, key);
+        for space in [rows::LOG_HASHES, rows::LEAF_S] {
+            for (key, _) in tx.scan(space, &item.group.0)? {
+                tx.delete(space, key);
+            }
         }
         let start = cursor_of(item);
         self.open_epoch(tx, item.group, &mut row, start);

@@ -44,6 +44,9 @@ pub(super) const RESYNCS: Space = Space(0x2F);
 /// The root of the set that the relay has shown for an order (REQ-172); by order.
 pub(super) const ORDER_SETS: Space = Space(0x30);
 
+/// The newest `s` of a leaf, a [`RosterSeq`]; by group and device.
+pub(super) const LEAF_S: Space = Space(0x3A);
+
 /// Intents with numbers from here on are the engine's own: nobody is told of them.
 pub(super) const INTERNAL: u64 = 1 << 63;
 
@@ -153,8 +156,8 @@ pub(super) struct GroupRow {
     pub(super) fence: RosterSeq,
     /// `s` of the newest commit.
     pub(super) commit_s: RosterSeq,
-    /// The newest `s` of each leaf.
-    pub(super) leaf_s: BTreeMap<DeviceId, RosterSeq>,
+    /// The newest `s` of each leaf as older versions kept it; what is here moves to [`LEAF_S`] with the next commit.
+    pub(super) old_leaf_s: BTreeMap<DeviceId, RosterSeq>,
     /// Records after this one have at least the fence `floor_fence`.
     pub(super) floor_seq: LogSeq,
     pub(super) floor_fence: RosterSeq,
@@ -364,6 +367,11 @@ pub(super) struct SignedRow {
 /// `group || number`, so that a scan of the group's prefix is in numeric order.
 pub(super) fn key(group: GroupId, number: u64) -> Vec<u8> {
     [&group.0[..], &number.to_be_bytes()].concat()
+}
+
+/// `group || device`.
+pub(super) fn leaf_key(group: GroupId, device: DeviceId) -> Vec<u8> {
+    [&group.0[..], &device.0].concat()
 }
 
 /// The number of a [`key`].
