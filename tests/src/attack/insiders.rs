@@ -10,9 +10,8 @@ use super::stage::{AFTER, ANN, BOB, CY, DOT, FORGED, Stage, X, X2};
 use crate::villain::{Package, Plan, Recipe, Villain};
 use crate::world::PersonId;
 
-/// A member whose path was spoilt is back within this, ms; who should let it in anew may be offline, as most of a group of
-/// 1,000 are here, and then others wait for their turns.
-const HEALS_MS: u64 = 30_000;
+/// A member whose path was spoilt is back within this, ms.
+const HEALS_MS: u64 = 10_000;
 
 /// Cy commits; in the control by a plan that is allowed. Whether `who` follows.
 fn commits(stage: &mut Stage, who: PersonId, by: &mut Villain, plan: Plan) -> bool {
