@@ -485,3 +485,91 @@ fn who_asks_to_be_let_in_anew_mends_the_group() {
     let told = &world.people[ann.0].events;
     assert!(told.contains(&Event::Done { id: asked }));
 }
+
+/// Passes on to one member alone that a device asks to be let in anew.
+struct TellsOne(PersonId);
+
+impl Liar for TellsOne {
+    fn answer(&mut self, to: PersonId, frame: &mut RelayToClient) -> bool {
+        let is_question = matches!(frame, RelayToClient::Push(Push::ResyncAsked { .. }));
+        to == self.0 || !is_question
+    }
+}
+
+/// A member had left the answer to others; meanwhile the device was removed and added again, and was then let in anew
+/// all the same. (`./x sim --seed 858`)
+#[test]
+fn a_question_ends_with_the_membership() {
+    for seed in 1..=5 {
+        let names = ["Ann", "Bob", "Cy", "Dot", "Eve", "Fay"];
+        let (mut world, people) = World::with_people(seed, SUITE_CLASSICAL, &names);
+        let (ann, bob, cy) = (people[0], people[1], people[2]);
+        let group = world.group(ann, &people[1..]);
+        world.liar = Some(Box::new(TellsOne(bob)));
+        world.command(cy, CommandKind::ResyncGroup { group });
+        let user = world.people[cy.0].user();
+        world.command(ann, CommandKind::RemoveMember { group, user });
+        let users = vec![user];
+        world.command(ann, CommandKind::AddMembers { group, users });
+        world.settle();
+        let length = world.log(group).len();
+        let until = world.now_ms + 10_000;
+        world.run_until(until);
+        assert_eq!(world.log(group).len(), length, "seed {seed}");
+        assert_eq!(world.view(cy, group).status, GroupStatusView::Active);
+        no_alarms(&world);
+    }
+}
+
+/// Holds an empty inbox back until there is something in it.
+struct HoldsInbox {
+    of: PersonId,
+    held: Option<RelayToClient>,
+    comes: bool,
+}
+
+impl Liar for HoldsInbox {
+    fn answer(&mut self, to: PersonId, frame: &mut RelayToClient) -> bool {
+        match frame {
+            RelayToClient::Response {
+                response: Response::Inbox { items, .. },
+                ..
+            } if to == self.of && items.is_empty() && !self.comes => {
+                self.held = Some(frame.clone());
+                false
+            }
+            RelayToClient::Push(Push::InboxWaiting) if to == self.of && self.held.is_some() => {
+                self.comes = true;
+                true
+            }
+            _ => true,
+        }
+    }
+
+    fn afterwards(&mut self) -> Vec<RelayToClient> {
+        let comes = self.comes;
+        self.held.take_if(|_| comes).into_iter().collect()
+    }
+}
+
+/// A Welcome came while the answer to the question before it was on its way: the device took that for the newest word, and
+/// did not join before its next connection. (`./x sim --seed 824`)
+#[test]
+fn a_welcome_that_overtakes_an_answer_is_fetched() {
+    let (mut world, people) = World::with_people(1, SUITE_CLASSICAL, &["Ann", "Bob"]);
+    let (ann, bob) = (people[0], people[1]);
+    world.liar = Some(Box::new(HoldsInbox {
+        of: bob,
+        held: None,
+        comes: false,
+    }));
+    let members = vec![world.people[bob.0].user()];
+    for name in ["one", "two"] {
+        let (name, members) = (name.to_owned(), members.clone());
+        world.command(ann, CommandKind::CreateGroup { name, members });
+        let until = world.now_ms + 1_000;
+        world.run_until(until);
+    }
+    let groups = world.people[bob.0].engine_mut().groups().expect("groups");
+    assert_eq!(groups.len(), 2);
+}

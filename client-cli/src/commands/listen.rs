@@ -258,7 +258,7 @@ fn alarm_report(alarm: &Alarm) -> Report {
             group, seq, device, ..
         } => ("refused", Some(*group), Some(seq.0), *device),
         Alarm::RosterFork { seq } => ("roster_fork", None, Some(seq.0), None),
-        Alarm::BadRosterEntry { .. } => ("bad_roster_entry", None, None, None),
+        Alarm::BadRosterEntry { seq, .. } => ("bad_roster_entry", None, Some(seq.0), None),
         Alarm::FalseAttestation {
             group,
             device,

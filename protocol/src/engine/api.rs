@@ -503,8 +503,10 @@ pub enum Alarm {
         seq: RosterSeq,
     },
     /// A roster entry that breaks the rules was served.
-    #[error("the relay served a roster entry that breaks the rules: {reason}")]
+    #[error("the relay served a roster entry that breaks the rules, at {seq}: {reason}")]
     BadRosterEntry {
+        /// The place that it claims; the next one, if it does not decode.
+        seq: RosterSeq,
         /// The named rule.
         reason: String,
     },

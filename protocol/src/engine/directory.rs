@@ -288,7 +288,9 @@ impl State {
         let Some(link) = self.online().filter(|link| link.relay_head <= head) else {
             return Ok(());
         };
-        if holds && (due || std::mem::take(&mut link.fill_waiting)) {
+        let may = holds && link.may_ask(&Asked::FetchSlotless);
+        if may && (due || link.fill_waiting) {
+            link.fill_waiting = false;
             self.directory.fill_at = None;
             self.ask(Asked::FetchSlotless, Request::FetchSlotless);
         }

@@ -676,6 +676,10 @@ impl State {
                 None => removed.push(leaf.user),
             }
         }
+        // Who is out, or in by another way, has no open question.
+        for leaf in before.without(after).chain(after.without(before)) {
+            self.resyncs_asked.remove(&(inbound.group, leaf.device));
+        }
         let added: Vec<_> = after.without(before).map(|leaf| leaf.user).collect();
         let changes = after.policy.changes_since(&before.policy);
         let kind = if let Some((order, mut users)) = rotated {

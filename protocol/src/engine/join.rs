@@ -89,7 +89,7 @@ impl State {
         }
         if let Some(link) = &mut self.link {
             // One more question tells the relay what has been dealt with.
-            link.inbox_waiting = held_up || more || !items.is_empty();
+            link.inbox_waiting |= held_up || more || !items.is_empty();
         }
         if items.is_empty() {
             self.dirty.extend(self.unsettled.iter().copied());

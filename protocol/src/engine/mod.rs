@@ -79,6 +79,16 @@ pub enum EngineError {
         /// Which part, without its content.
         row: &'static str,
     },
+    /// The store was written by another version, in a layout that this one does not read.
+    #[error(
+        "stored in layout {found} by another version of this program; this one has layout {known}"
+    )]
+    OtherSchema {
+        /// The store's; 0 before layouts were numbered.
+        found: u32,
+        /// This version's.
+        known: u32,
+    },
     /// The store holds no identity: found an organisation or join one first.
     #[error("this profile belongs to no organisation yet")]
     NoIdentity,

@@ -19,6 +19,9 @@ use crate::roster::{
 use crate::store::Tx;
 use crate::wire::{Refusal, Request, RosterHead};
 
+/// How long the device's own duties wait for room on the relay's disk, ms.
+const NO_ROOM_MS: u64 = 5_000;
+
 /// Whether a change brings a new directory key in the same entry (REQ-101).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub(super) enum Rotation {
@@ -256,7 +259,7 @@ impl State {
     /// The job to be sent now: orders first, since nothing may keep them waiting.
     fn next_job(&self) -> Option<usize> {
         let may = self.append_after_ms <= self.now_ms;
-        let exempt = |job: &RosterJob| job.is_order() && self.administers();
+        let exempt = |job: &RosterJob| job.is_order() && !job.own && self.administers();
         let ready = |job: &RosterJob| (may || exempt(job)) && !self.must_wait(job);
         let orders = self
             .roster_jobs
@@ -487,6 +490,12 @@ impl State {
             Refusal::Clock { .. } if issued_at_ms.abs_diff(now_ms) >= MAX_ISSUE_SKEW_MS / 2 => {
                 job.in_flight = false;
                 job.signed = None;
+                Ok(())
+            }
+            // What nobody waits for is done when there is room.
+            Refusal::Storage if job.own => {
+                job.in_flight = false;
+                self.append_after_ms = now_ms.saturating_add(NO_ROOM_MS);
                 Ok(())
             }
             refusal => match self.roster_jobs.remove(at) {

@@ -40,6 +40,7 @@ impl State {
     ) -> Result<(), EngineError> {
         let Ok(parsed) = SignedEntry::parse(entry) else {
             self.distrust(Alarm::BadRosterEntry {
+                seq: self.roster.head().seq.next(),
                 reason: "it does not decode".into(),
             });
             return Ok(());
@@ -106,7 +107,9 @@ impl State {
                 return Ok(());
             }
             Err(error) => {
+                let claimed = SignedEntry::parse(bytes).map(|entry| entry.tbs().seq);
                 self.distrust(Alarm::BadRosterEntry {
+                    seq: claimed.unwrap_or(self.roster.head().seq.next()),
                     reason: error.to_string(),
                 });
                 return Ok(());

@@ -50,6 +50,12 @@ pub(super) const INTERNAL: u64 = 1 << 63;
 /// In [`META`]: the seq and hash of the newest entry in [`ROSTER`], all signatures up to which were verified.
 pub(super) const VERIFIED_HEAD: &[u8] = b"verified head";
 
+/// In [`META`]: which layout all rows of the store have, openmls's included.
+const SCHEMA: &[u8] = b"schema";
+/// The layout that this version reads and writes. Raise it when a stored type changes, and openmls with it: postcard
+/// names no fields, so that an old row might read as something else.
+pub(super) const SCHEMA_VERSION: u32 = 1;
+
 const VERSION: u8 = 1;
 
 /// How a group stands for this device.
@@ -387,6 +393,22 @@ pub(super) fn from_bytes<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, EngineE
             _ => Err(DAMAGED),
         },
         _ => Err(DAMAGED),
+    }
+}
+
+/// Says in a new store which layout its rows have.
+pub(super) fn put_schema(tx: &Tx<'_>) -> Result<(), EngineError> {
+    put(tx, META, SCHEMA, &SCHEMA_VERSION)
+}
+
+/// Refuses a store whose rows have another layout; 0 is that of the versions which did not say.
+pub(super) fn check_schema(tx: &Tx<'_>) -> Result<(), EngineError> {
+    match load(tx, META, SCHEMA)?.unwrap_or(0) {
+        SCHEMA_VERSION => Ok(()),
+        found => Err(EngineError::OtherSchema {
+            found,
+            known: SCHEMA_VERSION,
+        }),
     }
 }
 

@@ -69,12 +69,16 @@ impl PublicKey {
     /// # Errors
     /// [`KeyError`].
     pub fn verify(&self, label: &str, content: &[u8], sig: &Signature) -> Result<(), KeyError> {
-        self.dalek()?
-            .verify_strict(
-                &labelled(label, content),
-                &ed25519_dalek::Signature::from_bytes(&sig.0),
-            )
-            .map_err(|_| KeyError::BadSignature)
+        let message = labelled(label, content);
+        let verify = || {
+            self.dalek()?
+                .verify_strict(&message, &ed25519_dalek::Signature::from_bytes(&sig.0))
+                .map_err(|_| KeyError::BadSignature)
+        };
+        #[cfg(feature = "simulation")]
+        return super::memo::signature((&self.0, &message, &sig.0), verify);
+        #[cfg(not(feature = "simulation"))]
+        verify()
     }
 
     /// The device that has this MLS signature key (REQ-012).

@@ -6,6 +6,8 @@
 mod ids;
 mod invitation;
 mod keys;
+#[cfg(feature = "simulation")]
+mod memo;
 mod seal;
 
 pub use ids::{

@@ -37,7 +37,7 @@ mod turn;
 use std::sync::Arc;
 
 use mortise_protocol::identity::{Hash, OrgId, PublicKey, SigningKey};
-use mortise_protocol::roster::{MAX_ISSUE_SKEW_MS, RosterError};
+use mortise_protocol::roster::{MAX_ISSUE_SKEW_MS, RosterError, SignedEntry};
 use mortise_protocol::store::{Store, StoreError, Tx, commit};
 use mortise_protocol::wire::{ClientToRelay, ConnectionBinding, Refusal, RelayToClient, Response};
 
@@ -210,7 +210,13 @@ impl Core {
         {
             return Err(CoreError::StatementKey);
         }
-        let rosters = Rosters::load(&tx)?;
+        let mut rates = Rates::default();
+        let rosters = Rosters::load(&tx, |roster, entry| {
+            if let Ok(entry) = SignedEntry::parse(entry) {
+                rates.replay(roster, &entry);
+            }
+        })?;
+        rates.keep();
         ends::verify(store)?;
         if rosters
             .iter()
@@ -222,7 +228,7 @@ impl Core {
             config,
             rosters,
             connections: Connections::default(),
-            rates: Rates::default(),
+            rates,
             order_sets: OrderSets::default(),
             meta_stored: meta.is_some(),
             stopped: false,

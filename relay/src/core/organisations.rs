@@ -2,12 +2,13 @@
 
 use mortise_protocol::identity::{OrgId, RosterSeq, Slot, sha256};
 use mortise_protocol::roster::{
-    EntrySigner, InvitationStatus, Op, Role, Roster, RosterError, SignedEntry, check_issue_time,
+    EntrySigner, InvitationStatus, Op, Roster, RosterError, SignedEntry, check_issue_time,
 };
 use mortise_protocol::wire::{Refusal, Request, Response, limits};
 use tls_codec::VLByteVec;
 
 use super::layout::{self, CLAIM_TOKENS, ROSTER, of_org};
+use super::rate::goes_first;
 use super::slots::check_slots;
 use super::turn::{Answer, Caller, Turn};
 use super::{ConnId, Input, StreamId};
@@ -234,11 +235,6 @@ impl Turn<'_> {
             other => Refusal::RosterRule { code: other.code() },
         }
     }
-}
-
-/// Whether an entry is an order by somebody whose orders nothing may keep waiting.
-fn goes_first(role: Role, entry: &SignedEntry) -> bool {
-    role.administers() && entry.tbs().ops.iter().any(Op::is_order)
 }
 
 /// Whether an entry redeems an invitation: there are no more of those than invitations, which are counted.

@@ -34,7 +34,7 @@ use mortise_protocol::wire::RecordBody;
 use mortise_protocol::wire::aad::AuthenticatedData;
 use mortise_protocol::wire::log::{ACCESS_KEY_LABEL, LogCursor, entry_hash};
 use openmls::prelude::tls_codec::Deserialize as _;
-use openmls::prelude::{MlsGroup, MlsMessageIn};
+use openmls::prelude::{MlsGroup, MlsMessageIn, Proposal};
 use openmls_rust_crypto::RustCrypto;
 use openmls_traits::OpenMlsProvider as _;
 
@@ -201,6 +201,16 @@ impl Villain {
     #[must_use]
     pub fn leaf(&self, device: DeviceId) -> u32 {
         self.look(|mls| commit::index_of(mls, device).u32())
+    }
+
+    /// Whether its own leave is in the log of this epoch.
+    #[must_use]
+    pub fn has_asked_to_leave(&self) -> bool {
+        self.look(|mls| {
+            let own = mls.own_leaf_index();
+            let mut pending = mls.pending_proposals();
+            pending.any(|p| matches!(p.proposal(), Proposal::Remove(r) if r.removed() == own))
+        })
     }
 
     /// The group's policy.
