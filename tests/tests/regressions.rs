@@ -1,5 +1,9 @@
 //! What the simulation has found once, each as a story of its own.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use mortise_protocol::engine::{
     CommandError, CommandKind, Event, GroupStatusView, Input, Output, PinChoice,
 };
@@ -552,7 +556,7 @@ impl Liar for HoldsInbox {
     }
 }
 
-/// A Welcome came while the answer to the question before it was on its way: the device took that for the newest word, and
+/// REQ-430: a Welcome came while the answer to the question before it was on its way: the device took that for the newest word, and
 /// did not join before its next connection. (`./x sim --seed 824`)
 #[test]
 fn a_welcome_that_overtakes_an_answer_is_fetched() {
@@ -572,4 +576,103 @@ fn a_welcome_that_overtakes_an_answer_is_fetched() {
     }
     let groups = world.people[bob.0].engine_mut().groups().expect("groups");
     assert_eq!(groups.len(), 2);
+}
+
+/// A relay that fails at whatever only reads, but for Hello.
+#[derive(Default)]
+struct FailsToRead {
+    asked: BTreeSet<(PersonId, RequestId)>,
+    count: Arc<AtomicUsize>,
+}
+
+impl Liar for FailsToRead {
+    fn question(&mut self, from: PersonId, frame: &mut ClientToRelay) -> bool {
+        let reads = matches!(
+            frame.request,
+            Request::FetchRoster { .. }
+                | Request::FetchInbox { .. }
+                | Request::FetchSlots
+                | Request::FetchSlotless
+                | Request::FetchCheckpoints
+        );
+        if reads {
+            self.asked.insert((from, frame.id));
+            self.count.fetch_add(1, Ordering::Relaxed);
+        }
+        true
+    }
+
+    fn answer(&mut self, to: PersonId, frame: &mut RelayToClient) -> bool {
+        if let RelayToClient::Response { id, response } = frame
+            && self.asked.remove(&(to, *id))
+        {
+            *response = Response::Refused(Refusal::Storage);
+        }
+        true
+    }
+}
+
+/// REQ-430: what a relay could not read at once is asked for again on the same connection, and not as fast as the line
+/// allows.
+#[test]
+fn a_relay_that_cannot_read_is_asked_again_in_peace() {
+    let (mut world, people) = World::with_people(1, SUITE_CLASSICAL, &["Ann", "Bob"]);
+    let (ann, bob) = (people[0], people[1]);
+    world.put_to_sleep(bob);
+    let group = world.group(ann, &[bob]);
+    let user = world.people[bob.0].user();
+    let role = Role::Supervisor;
+    world.command(ann, CommandKind::SetRole { user, role });
+    world.say(ann, group, "hello");
+    world.settle();
+    world.put_to_sleep(ann);
+    // What Ann has stated is old when she comes back.
+    let until = world.now_ms + 900_000;
+    world.run_until(until);
+    let liar = FailsToRead::default();
+    let count = Arc::clone(&liar.count);
+    world.liar = Some(Box::new(liar));
+    world.wake(ann);
+    world.wake(bob);
+    let until = world.now_ms + 20_000;
+    world.run_until(until);
+    let asked = count.load(Ordering::Relaxed);
+    assert!((10..100).contains(&asked), "{asked} questions in 20 s");
+    let connections = world.counts["connections"];
+    world.liar = None;
+    let until = world.now_ms + 5_000;
+    world.run_until(until);
+    assert_eq!(
+        world.counts["connections"], connections,
+        "on the same lines"
+    );
+    assert_eq!(world.texts(bob, group), ["hello"]);
+    let age = world.people[ann.0].engine().checkpoint_age_ms(world.now_ms);
+    assert!(age.is_some_and(|age| age < 30_000), "{age:?}");
+    no_alarms(&world);
+}
+
+/// REQ-065, REQ-173: nobody can attest in a group that was closed, and every later order showed it as sealed for ever.
+#[test]
+fn a_closed_group_is_not_sealed() {
+    let (mut world, people) = World::with_people(1, SUITE_CLASSICAL, &["Ann", "Bob", "Cy", "Dot"]);
+    let [ann, bob, cy, dot] = people[..] else {
+        panic!("four people")
+    };
+    let group = world.group(bob, &[cy]);
+    let first = world.remove(ann, dot);
+    assert_eq!(
+        state_of(&mut world, ann, first, group),
+        Some(GroupState::Clean)
+    );
+    world.command(ann, CommandKind::CloseGroup { group });
+    world.settle();
+    let second = world.remove(ann, cy);
+    assert_eq!(state_of(&mut world, ann, second, group), None);
+    // What was attested before stays.
+    assert_eq!(
+        state_of(&mut world, ann, first, group),
+        Some(GroupState::Clean)
+    );
+    no_alarms(&world);
 }

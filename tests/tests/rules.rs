@@ -1,5 +1,7 @@
 //! What honest devices do when the relay or a member does not keep to the rules; and what they do on their own.
 
+use std::sync::{Arc, Mutex};
+
 use mortise_protocol::engine::{
     Alarm, CommandKind, Event, GroupStatusView, HistoryKind, Input, Output,
 };
@@ -12,9 +14,10 @@ use mortise_protocol::store::Reader as _;
 use mortise_protocol::wire::aad::PrivateHeader;
 use mortise_protocol::wire::log::{Attestation, AttestationStatement, CommitEntry, Verdict};
 use mortise_protocol::wire::{
-    ConnectionBinding, LogRecord, Push, RecordBody, RelayToClient, Request, Response,
+    ClientToRelay, ConnectionBinding, LogRecord, Push, RecordBody, RelayToClient, Request,
+    Response, Submission,
 };
-use mortise_tests::world::{PersonId, World};
+use mortise_tests::world::{Liar, PersonId, World};
 
 /// A room of three; the fourth is in the organisation only.
 struct Room {
@@ -313,6 +316,47 @@ fn a_fence_that_an_order_raised_is_missed() {
         matches!(found[..], [Violation::FenceMissed | Violation::FenceFell]),
         "{found:?}"
     );
+}
+
+/// Keeps what somebody submits from the relay.
+struct Swallows(PersonId, Arc<Mutex<Option<Submission>>>);
+
+impl Liar for Swallows {
+    fn question(&mut self, from: PersonId, frame: &mut ClientToRelay) -> bool {
+        match &frame.request {
+            Request::Submit(submission) if from == self.0 => {
+                *self.1.lock().expect("not poisoned") = Some(submission.clone());
+                false
+            }
+            _ => true,
+        }
+    }
+}
+
+/// REQ-061, REQ-102: what a relay lets into a group after it was closed is refused, though its sender had not heard of that.
+#[test]
+fn nothing_comes_after_a_group_is_closed() {
+    let mut room = room();
+    let (ann, bob, cy) = (room.people[0], room.people[1], room.people[2]);
+    let swallowed = Arc::default();
+    room.world.liar = Some(Box::new(Swallows(bob, Arc::clone(&swallowed))));
+    room.world.say(bob, room.group, "late");
+    let until = room.world.now_ms + 1_000;
+    room.world.run_until(until);
+    room.world.put_to_sleep(bob);
+    let group = room.group;
+    room.world.command(ann, CommandKind::CloseGroup { group });
+    room.world.settle();
+    assert_eq!(room.world.view(cy, group).status, GroupStatusView::Closed);
+    let late = swallowed.lock().expect("not poisoned").take();
+    let last = room.world.log(group).last().expect("a record").clone();
+    let forged = LogRecord {
+        seq: last.seq.next(),
+        payload: late.expect("a submission").payload,
+        ..last
+    };
+    room.refuses(cy, forged, Violation::GroupClosed);
+    assert_eq!(room.world.texts(cy, group), ["one"]);
 }
 
 /// REQ-064: a statement about another entry, or without both signatures, is refused by name.

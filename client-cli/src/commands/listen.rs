@@ -247,6 +247,10 @@ pub(crate) async fn unasked(
             group_name: names.group(*group),
         }),
         Event::Failed { error, .. } => Some(Report::error(&error.clone().into())),
+        Event::NumberChanged { user } => Some(Report::NumberChanged {
+            user: user.to_string(),
+            name: names.user(*user),
+        }),
         Event::Alarm(alarm) => Some(alarm_report(alarm)),
         _ => None,
     })

@@ -178,6 +178,11 @@ pub enum CommandKind {
         /// Which.
         invitation: InvitationId,
     },
+    /// Remembers that the present safety number was compared with a user; answered by [`Event::Done`].
+    MarkCompared {
+        /// With whom.
+        user: UserId,
+    },
     /// Asks the relay how every group stands with regard to an order; answered by [`Event::OrderStatus`].
     OrderStatus {
         /// The order.
@@ -219,6 +224,11 @@ pub enum Event {
     },
     /// The organisation's names can be read now, or again.
     DirectoryOpened,
+    /// The safety number that was compared with a user is another one now (REQ-018).
+    NumberChanged {
+        /// With whom.
+        user: UserId,
+    },
     /// This device is in a new group.
     Joined {
         /// The group.

@@ -231,6 +231,7 @@ impl State {
             rows::HISTORY,
             rows::ORDERS,
             rows::LOG_HASHES,
+            rows::EPOCHS,
             GROUPS,
         ] {
             for (key, _) in tx.scan(space, &id.0)? {

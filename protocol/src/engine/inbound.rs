@@ -344,7 +344,8 @@ impl State {
             return Err(Violation::FenceMissed.into());
         }
         let closed = self.roster.closed_at(inbound.group);
-        if closed.is_some_and(|at| roster_seq_of(body) >= Some(at)) {
+        let is_past = row.ends_at.is_some_and(|end| record.seq > end);
+        if is_past || closed.is_some_and(|at| roster_seq_of(body) >= Some(at)) {
             return Err(Violation::GroupClosed.into());
         }
         if let RecordBody::Restart(restart) = body {

@@ -229,6 +229,7 @@ impl State {
             leaf_s: BTreeMap::new(),
             floor_seq: LogSeq(0),
             floor_fence: RosterSeq(0),
+            ends_at: None,
             refresh_at_ms: self.next_refresh_ms(group.leaves().len()),
             predecessor: group.policy().predecessor.map(|p| p.group),
             is_candidate: false,

@@ -526,7 +526,7 @@ impl State {
         }
     }
 
-    /// The relay failed at a question that brings what this connection needs: it is put again later.
+    /// The relay failed at a question that brings what this connection needs: it is put again later (REQ-430).
     fn postpone(&mut self, asked: Asked) {
         self.retry_later();
         let Some(link) = &mut self.link else { return };
@@ -582,7 +582,7 @@ impl State {
             && link.need_roster <= head
             && link.relay_head <= head
             && link.may_ask(&Asked::FetchInbox);
-        // A push that comes while the answer is on its way may be of what the answer has not.
+        // A push that comes while the answer is on its way may be of what the answer has not (REQ-430).
         link.inbox_waiting &= !inbox;
         let slots = knows_directory
             && link.may_ask(&Asked::FetchSlots)

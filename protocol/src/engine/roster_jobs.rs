@@ -3,6 +3,8 @@
 //! One is in flight at a time, orders first. A job is stored with what was signed for it, so that after a crash the
 //! device knows its own entry when it meets it in the chain (REQ-108).
 
+use std::collections::VecDeque;
+
 use tls_codec::VLByteVec;
 use zeroize::Zeroize as _;
 
@@ -230,7 +232,21 @@ impl State {
             at += 1;
         }
         self.drop_moot_rotations(tx);
+        self.drop_moot_names(tx);
         Ok(())
+    }
+
+    /// Somebody else has sealed what this device was going to seal by itself: an older name must not replace a newer one.
+    fn drop_moot_names(&mut self, tx: &Tx<'_>) {
+        let is_moot = |this: &Self, job: &RosterJob| {
+            job.own && job.signed.is_none() && this.is_moot(&job.ops)
+        };
+        let jobs = std::mem::take(&mut self.roster_jobs);
+        let (moot, rest): (VecDeque<_>, _) = jobs.into_iter().partition(|job| is_moot(self, job));
+        self.roster_jobs = rest;
+        for job in moot {
+            tx.delete(ROSTER_INTENTS, job_key(job.id));
+        }
     }
 
     /// Somebody else has named the key that this device was going to name by itself.

@@ -43,6 +43,8 @@ pub(super) enum Chore {
     Prune,
     /// To warm the tree.
     Warm,
+    /// To ask once more to be let in anew.
+    AskResync,
 }
 
 pub(super) struct State {
@@ -314,6 +316,7 @@ impl State {
         let duties = self.group_timers().map(|(_, at)| at);
         let duties = duties.chain(self.directory.rotate_at);
         let duties = duties.chain(self.directory.fill_at);
+        let duties = duties.chain(self.directory.names_at);
         [
             link.next_deadline(),
             duties.filter(|at| *at > now).min(),
@@ -444,6 +447,13 @@ impl State {
             }
             CommandKind::RestartGroup { group } => return self.command_restart(tx, id, group),
             CommandKind::ResyncGroup { group } => return self.command_resync(tx, id, group),
+            CommandKind::MarkCompared { user } => {
+                let done = self.mark_compared(tx, user)?;
+                if done.is_ok() {
+                    self.event(Event::Done { id });
+                }
+                return Ok(done);
+            }
             CommandKind::OrderStatus { order } => self.ask_order_status(id, order),
             CommandKind::CollectEvidence { order } => self.collect_evidence(id, order),
             roster => return self.roster_command(tx, id, roster),

@@ -65,9 +65,10 @@ pub fn make_resync_key_package(
     me: &Me<'_>,
     suite: u16,
     resync: &Resync,
+    now_ms: u64,
 ) -> Result<Vec<u8>, KeyPackageError> {
     let extensions = resync.extensions().ok_or(KeyPackageError::Make)?;
-    let builder = builder_of(suite, resync.asked_at_ms)?.leaf_node_extensions(extensions);
+    let builder = builder_of(suite, now_ms)?.leaf_node_extensions(extensions);
     build(builder, provider, me, suite)
 }
 
@@ -155,7 +156,10 @@ pub fn read_key_package(
     let lifetime = key_package.life_time();
     let now_s = now_ms / 1_000;
     let left = lifetime.not_after().saturating_sub(now_s);
-    if !lifetime.has_acceptable_range() || left < limits::KEY_PACKAGE_MIN_LEFT_MS / 1_000 {
+    let whole = lifetime.not_after().saturating_sub(lifetime.not_before());
+    if whole > limits::KEY_PACKAGE_LIFETIME_MS / 1_000
+        || left < limits::KEY_PACKAGE_MIN_LEFT_MS / 1_000
+    {
         return Err(KeyPackageError::Lifetime);
     }
     let leaf = key_package.leaf_node();

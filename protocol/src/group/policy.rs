@@ -112,6 +112,12 @@ struct PolicyBody {
     predecessor: Vec<Predecessor>,
 }
 
+/// What every leaf of a group must understand.
+fn required_capabilities() -> RequiredCapabilitiesExtension {
+    let kind = ExtensionType::Unknown(GROUP_POLICY_EXTENSION);
+    RequiredCapabilitiesExtension::new(&[kind], &[], &[])
+}
+
 impl GroupPolicy {
     /// The policy of a new group: everybody but guests may add, and history is kept for ever.
     #[must_use]
@@ -205,18 +211,16 @@ impl GroupPolicy {
         changes
     }
 
+    /// The policy in a GroupContext that holds it and what it calls for, and nothing else.
     pub(super) fn read(extensions: &Extensions<GroupContext>) -> Option<Self> {
-        Self::from_bytes(&extensions.unknown(GROUP_POLICY_EXTENSION)?.0)
+        let policy = Self::from_bytes(&extensions.unknown(GROUP_POLICY_EXTENSION)?.0)?;
+        let is_required = extensions.required_capabilities() == Some(&required_capabilities());
+        (is_required && extensions.iter().count() == 2).then_some(policy)
     }
 
     pub(super) fn extensions(&self) -> Option<Extensions<GroupContext>> {
-        let required = RequiredCapabilitiesExtension::new(
-            &[ExtensionType::Unknown(GROUP_POLICY_EXTENSION)],
-            &[],
-            &[],
-        );
         Extensions::from_vec(vec![
-            Extension::RequiredCapabilities(required),
+            Extension::RequiredCapabilities(required_capabilities()),
             Extension::Unknown(GROUP_POLICY_EXTENSION, UnknownExtension(self.to_bytes())),
         ])
         .ok()

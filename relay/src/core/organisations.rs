@@ -127,7 +127,7 @@ impl Turn<'_> {
         }
         self.note_slotless(org, entry.tbs().signer, &applied);
         self.store_slots(org, slots)?;
-        self.announce(org, bytes, applied.order.as_ref())?;
+        self.announce(org, bytes, &applied)?;
         Ok(appended(&entry))
     }
 
