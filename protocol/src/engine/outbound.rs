@@ -179,6 +179,9 @@ impl State {
         }
         let open = || outbox.iter().filter(|(_, o)| !o.acked).map(|(_, o)| o);
         work.open = open().count();
+        // An acknowledgement and the record itself come on streams of their own: until both are here, its sender cannot
+        // read what it has sent.
+        let unread = outbox.iter().any(|(_, o)| o.acked);
         if work.group.is_leaving() {
             return self.await_removal(tx, &mut work);
         }
@@ -210,7 +213,7 @@ impl State {
         if settled && work.open == 0 {
             self.warm(tx, &mut work)?;
         }
-        Ok(settled && work.open == 0)
+        Ok(settled && work.open == 0 && !unread)
     }
 
     /// Whether the cursor has reached the end of the log; asks for what is missing.

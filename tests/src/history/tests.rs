@@ -46,13 +46,16 @@ fn good() -> History {
 /// breaks one of these promises in one of these seeds.
 #[test]
 fn bugs_planted_in_the_world_are_caught() {
-    use Rule::{AcknowledgedIsThere, Linearizable, OneLog, RemovedIsServedNothing};
+    use Rule::{AcknowledgedIsThere, FenceHolds, Linearizable, OneLog, RemovedIsServedNothing};
     let planted: [(Plant, &[Rule]); 10] = [
         (
             Plant::RelayLosesLastBatch,
             &[AcknowledgedIsThere, OneLog, Linearizable],
         ),
-        (Plant::RelayStampsOldFence, &[AcknowledgedIsThere]),
+        (
+            Plant::RelayStampsOldFence,
+            &[FenceHolds, AcknowledgedIsThere],
+        ),
         (Plant::LiarLowersFence, &[OneLog]),
         (Plant::LiarSwapsRecords, &[OneLog]),
         (Plant::LiarWithholdsMessage, &[OneLog]),

@@ -88,7 +88,7 @@ impl Villain {
         Crafted::of(epoch, RecordBody::Message(bytes.into()))
     }
 
-    /// A message with a valid header whose ciphertext is noise.
+    /// A message with a valid header whose ciphertext has a tag of noise.
     ///
     /// # Panics
     /// As [`Villain::message`].
@@ -96,8 +96,9 @@ impl Villain {
         let mut crafted = self.message(world, b"", None, &Twist::default());
         if let RecordBody::Message(message) = &mut crafted.body {
             let mut bytes = message.as_slice().to_vec();
-            let half = bytes.len() / 2;
-            bytes[half..].fill(0x5a);
+            // The tag of its AEAD (RFC 9420 §6.3.1): what openmls reads before it is as it was.
+            let tag = bytes.len() - 16;
+            bytes[tag..].fill(0x5a);
             *message = bytes.into();
         }
         crafted

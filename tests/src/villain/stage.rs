@@ -231,22 +231,30 @@ impl Stage {
     /// # Panics
     /// When the relay does not take what an honest relay takes.
     pub fn deliver(&mut self, forged: Forged) {
+        self.pass_by(None);
         match forged {
             Forged::Submitted(all) => all.iter().for_each(|made| self.submit(made)),
             Forged::Shown(shown) => {
                 let next = LogSeq(self.world.log(self.group).len() as u64 + 1);
                 let (group, seq) = (self.group, self.carrier.unwrap_or(next));
-                self.world.liar = Some(Box::new(Shows { group, seq, shown }));
+                self.pass_by(Some(Box::new(Shows { group, seq, shown })));
                 if self.carrier.is_none() {
                     self.send_carrier();
                 }
             }
             Forged::Inbox(made, change) => {
-                self.world.liar = Some(Box::new(ChangesInbox(change)));
+                self.pass_by(Some(Box::new(ChangesInbox(change))));
                 self.submit(&made);
             }
         }
         self.world.wake(Self::BOB);
+    }
+
+    /// From now on the relay hands out one record at a time, so that what is refused can be told from what was followed
+    /// before it; and lies, if it does.
+    fn pass_by(&mut self, liar: Option<Box<dyn Liar>>) {
+        let rest = Vec::new();
+        self.world.liar = Some(Box::new(OneByOne { liar, rest }));
     }
 
     fn submit(&mut self, made: &Crafted) {
@@ -337,6 +345,39 @@ impl Liar for Shows {
 
     fn question(&mut self, _: PersonId, _: &mut ClientToRelay) -> bool {
         true
+    }
+}
+
+/// A relay that puts every record into a frame of its own.
+struct OneByOne {
+    liar: Option<Box<dyn Liar>>,
+    rest: Vec<RelayToClient>,
+}
+
+impl Liar for OneByOne {
+    fn question(&mut self, from: PersonId, frame: &mut ClientToRelay) -> bool {
+        let mut liars = self.liar.iter_mut();
+        liars.all(|liar| liar.question(from, frame))
+    }
+
+    fn answer(&mut self, to: PersonId, frame: &mut RelayToClient) -> bool {
+        let delivered = self.liar.iter_mut().all(|liar| liar.answer(to, frame));
+        if let RelayToClient::Push(Push::Records { group, records }) = frame {
+            let group = *group;
+            let later = records.split_off(1.min(records.len()));
+            self.rest = later
+                .into_iter()
+                .map(|record| {
+                    let records = vec![record];
+                    RelayToClient::Push(Push::Records { group, records })
+                })
+                .collect();
+        }
+        delivered
+    }
+
+    fn afterwards(&mut self) -> Vec<RelayToClient> {
+        std::mem::take(&mut self.rest)
     }
 }
 

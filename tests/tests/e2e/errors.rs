@@ -206,7 +206,8 @@ fn a_relay_that_does_not_answer_or_is_another_says_so() -> anyhow::Result<()> {
 
     stage.start_relay()?;
     for person in stage.people.iter().rev() {
-        ensure!(texts(person)? == ["later", "to whom?"], "{}", person.name);
+        let texts = texts(person)?;
+        ensure!(texts == ["later", "to whom?"], "{}: {texts:?}", person.name);
     }
     Ok(())
 }

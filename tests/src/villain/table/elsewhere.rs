@@ -15,6 +15,12 @@ fn elsewhere(
 pub(super) fn rows() -> Vec<Row> {
     vec![
         elsewhere(
+            &["REQ-093", "REQ-158", "WELCOME_UNASKED"],
+            "a second Welcome into a group that the device is in",
+            "openmls makes no Add of a key that is in the tree",
+            "`a_welcome_for_a_group_that_one_is_in_is_refused` in tests/tests/rules.rs",
+        ),
+        elsewhere(
             &["ValSem107", "valn0304"],
             "a leaf that is removed twice in one commit",
             "openmls takes equal proposals of one commit for one, on every device alike; there are no Updates that could \

@@ -174,7 +174,7 @@ fn leaves() -> Vec<Row> {
         mls(
             &["valn1601"],
             "a path whose leaf has an extension that no leaf may have",
-            "Extension",
+            "MalformedContent",
             |stage| {
                 // external_senders, empty.
                 let extension = [vec![0, 5], raw::vector(&[0])].concat();

@@ -46,7 +46,7 @@ fn switched_off() -> Vec<Row> {
         mls(
             &["REQ-081", "ValSem200", "valn0303"],
             "a commit with a SelfRemove by value",
-            "SelfRemove",
+            "UnsupportedProposalType",
             |stage| stage.proposes(|| vec![raw::self_remove()]),
         ),
         mls(
@@ -231,7 +231,7 @@ fn adds() -> Vec<Row> {
         mls(
             &["ValSem105", "valn0501", "valn0201", "valn0202"],
             "a KeyPackage of another ciphersuite",
-            "InvalidAddProposalCiphersuiteOrVersion",
+            "InvalidAddProposalCiphersuite",
             |stage| {
                 let key = stage.world.signature_key(Stage::OUT);
                 stage.makes_up(&key, |recipe| Recipe {

@@ -160,13 +160,6 @@ fn entries() -> Vec<Row> {
                 })
             },
         ),
-        welcome(
-            &["REQ-093", "REQ-158", "WELCOME_UNASKED"],
-            "a second Welcome into a group that the device is in",
-            Violation::WelcomeUnasked,
-            |stage| stage.welcomes_changed(|_| {}),
-        )
-        .after(Stage::add_outsider),
     ]
 }
 
@@ -261,12 +254,5 @@ impl Stage {
         let user = self.user(Self::GUS);
         let role = Role::Guest;
         self.does(Self::OWNER, CommandKind::SetRole { user, role });
-    }
-
-    /// The victim is in the group already.
-    fn add_outsider(&mut self) {
-        let users = vec![self.user(Self::OUT)];
-        let group = self.group;
-        self.does(Self::ANN, CommandKind::AddMembers { group, users });
     }
 }
