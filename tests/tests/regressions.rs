@@ -676,3 +676,33 @@ fn a_closed_group_is_not_sealed() {
     );
     no_alarms(&world);
 }
+
+/// A device that had been removed and added again while it was away asked to be let in anew before it read so; it was
+/// taken out a second time. (`./x sim --seed 1879`)
+#[test]
+fn who_has_a_welcome_waiting_does_not_ask() {
+    let (mut world, people) = World::with_people(1, SUITE_CLASSICAL, &["Ann", "Bob", "Cy"]);
+    let (ann, bob, cy) = (people[0], people[1], people[2]);
+    let group = world.group(ann, &[bob, cy]);
+    world.put_to_sleep(cy);
+    let id = world.command(cy, CommandKind::ResyncGroup { group });
+    let user = world.people[cy.0].user();
+    world.command(ann, CommandKind::RemoveMember { group, user });
+    world.settle();
+    let users = vec![user];
+    world.command(ann, CommandKind::AddMembers { group, users });
+    world.settle();
+    let length = world.log(group).len();
+    world.wake(cy);
+    let until = world.now_ms + 10_000;
+    world.run_until(until);
+    assert_eq!(world.log(group).len(), length);
+    assert_eq!(world.view(cy, group).status, GroupStatusView::Active);
+    let error = CommandError::NotAMember;
+    let failed = Event::Failed { id, error };
+    assert!(
+        world.people[cy.0].events.contains(&failed),
+        "and is told so"
+    );
+    no_alarms(&world);
+}

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::inbound::{roster_seq_of, write_history};
 use super::rows::{self, GROUPS, GroupRow, GroupStatus, ORDERS, OrderRow};
-use super::state::State;
+use super::state::{State, groups_of};
 use super::{Alarm, EngineError, Event, HistoryKind};
 use crate::group::validate;
 use crate::group::{Group, GroupError, JoinedGroup, MlsProvider, Violation, is_allowed_suite};
@@ -93,6 +93,7 @@ impl State {
         }
         if items.is_empty() {
             self.dirty.extend(self.unsettled.iter().copied());
+            self.dirty.extend(groups_of(tx, rows::RESYNCS)?);
         }
         Ok(())
     }

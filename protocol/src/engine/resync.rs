@@ -6,7 +6,7 @@
 use rand::RngCore as _;
 
 use super::election::{Election, turns};
-use super::link::Asked;
+use super::link::{Asked, Link};
 use super::outbound::Work;
 use super::rows::{
     self, GROUPS, GroupRow, GroupStatus, INTENTS, OUTBOX, OutboxKind, OutboxRow, RESYNCS, ResyncRow,
@@ -140,7 +140,10 @@ impl State {
             self.chores.insert(chore, asked.not_before_ms);
             return Ok(true);
         }
-        if self.online().is_some_and(|link| link.resyncs.insert(group)) {
+        // The inbox may hold what ends the question: it goes first.
+        let is_read = |link: &Link| !link.inbox_waiting && !link.asks_inbox();
+        let link = self.online().filter(|link| is_read(link));
+        if link.is_some_and(|link| link.resyncs.insert(group)) {
             let key_package = asked.key_package.into();
             self.ask(
                 Asked::Resync { group },

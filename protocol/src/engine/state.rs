@@ -26,7 +26,7 @@ use crate::content;
 use crate::group::{Group, GroupPolicy, Me, MlsProvider};
 use crate::identity::{DeviceId, Epoch, GroupId, Hash, RosterSeq, UserId};
 use crate::roster::{Head, Roster};
-use crate::store::{Reader, Tx};
+use crate::store::{Reader, Space, Tx};
 use crate::wire::limits;
 
 /// The longest text, bytes: what fits a record after encryption and padding.
@@ -211,16 +211,7 @@ impl State {
     }
 
     pub(super) fn group_ids(&self, tx: &Tx<'_>) -> Result<Vec<GroupId>, EngineError> {
-        tx.scan(GROUPS, &[])?
-            .into_iter()
-            .map(|(key, _)| {
-                key.try_into()
-                    .map(GroupId)
-                    .map_err(|_| EngineError::Damaged {
-                        row: "a group's id",
-                    })
-            })
-            .collect()
+        groups_of(tx, GROUPS)
     }
 
     pub(super) fn event(&mut self, event: Event) {
@@ -557,6 +548,18 @@ impl GroupRow {
             | rows::GroupStatus::Continued(_) => None,
         }
     }
+}
+
+/// The groups that have a row in a space that is keyed by group.
+pub(super) fn groups_of(tx: &Tx<'_>, space: Space) -> Result<Vec<GroupId>, EngineError> {
+    let id = |key: Vec<u8>| {
+        let row = "a group's id";
+        key.try_into()
+            .map(GroupId)
+            .map_err(|_| EngineError::Damaged { row })
+    };
+    let rows = tx.scan(space, &[])?.into_iter();
+    rows.map(|(key, _)| id(key)).collect()
 }
 
 /// Stands where the randomness comes from while a state is loaded, which draws none.
