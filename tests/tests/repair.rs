@@ -450,6 +450,33 @@ fn a_wrong_clock_is_told_and_wedges_nothing() {
     assert_eq!(room.world.texts(ann, room.group), ["still here"; 3]);
 }
 
+/// REQ-159, REQ-156: with a clock that is wrong by a year nobody is asked to let the device in anew, since the others could
+/// not use its KeyPackage; when the clock is right again, it is.
+#[test]
+fn a_wrong_clock_asks_for_no_resync() {
+    const YEAR_MS: i64 = 365 * 24 * 3_600_000;
+    for (seed, skew_ms) in [(38, YEAR_MS), (39, -YEAR_MS)] {
+        let mut room = garbled(seed);
+        let (ann, victim, group) = (room.members[0], room.members[2], room.group);
+        room.world.disconnect(victim);
+        room.world.people[victim.0].skew_ms = skew_ms;
+        room.world
+            .command(victim, CommandKind::ResyncGroup { group });
+        let before = room.world.log(group).len();
+        room.world.run_until(room.world.now_ms + 30_000);
+        assert_eq!(room.world.log(group).len(), before);
+        let told = |a: &Alarm| matches!(a, Alarm::Clock { .. });
+        assert!(room.world.alarms(victim).any(told));
+        room.world.disconnect(victim);
+        room.world.people[victim.0].skew_ms = 0;
+        room.world.run_until(room.world.now_ms + 30_000);
+        let view = room.world.view(victim, group);
+        assert_eq!(view.status, GroupStatusView::Active, "seed {seed}");
+        let theirs = room.world.view(ann, group).epoch_authenticator;
+        assert_eq!(view.epoch_authenticator, theirs);
+    }
+}
+
 /// REQ-160: who was away for long is told how far it has come, and reads everything.
 #[test]
 fn a_long_way_is_told() {

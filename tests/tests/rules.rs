@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use mortise_protocol::engine::{
-    Alarm, CommandKind, Event, GroupStatusView, HistoryKind, Input, Output,
+    Alarm, CommandError, CommandKind, Event, GroupStatusView, HistoryKind, Input, Output,
 };
 use mortise_protocol::group::{SUITE_CLASSICAL, Violation};
 use mortise_protocol::identity::{
@@ -379,7 +379,11 @@ fn a_record_after_the_closing_entry_is_refused() {
     let mut room = room();
     let (ann, cy) = (room.people[0], room.people[2]);
     let group = room.group;
+    // Who was away has not been told where the log ended.
+    room.world.put_to_sleep(cy);
     room.world.command(ann, CommandKind::CloseGroup { group });
+    room.world.settle();
+    room.world.wake(cy);
     room.world.settle();
     let closed = room.world.people[cy.0].engine().roster().head().seq;
     let early = room.attested_at(ann, cy, RosterSeq(closed.0 - 1));
@@ -585,6 +589,44 @@ fn safety_numbers_agree() {
     };
     assert_eq!(number(people[0], people[1]), number(people[1], people[0]));
     assert_ne!(number(people[0], people[1]), number(people[0], people[2]));
+}
+
+/// REQ-018: who has compared a number is told, once, when it is another one; what is compared again counts anew.
+#[test]
+fn a_number_that_was_compared_is_watched() {
+    let (mut world, people) = World::with_people(8, SUITE_CLASSICAL, &["Ann", "Bob", "Cy"]);
+    let [ann, bob, cy] = people[..] else {
+        panic!("three people")
+    };
+    let user = world.people[bob.0].user();
+    let changed = |world: &World| {
+        let told = world.people[ann.0].events.iter();
+        told.filter(|e| **e == Event::NumberChanged { user })
+            .count()
+    };
+    let compared = |world: &World| {
+        let engine = world.people[ann.0].engine();
+        engine.compared(user).expect("a store").map(|c| c.changed)
+    };
+    assert_eq!(compared(&world), None);
+    let id = world.command(ann, CommandKind::MarkCompared { user });
+    world.settle();
+    assert!(world.people[ann.0].events.contains(&Event::Done { id }));
+    world.add_device(cy, "Cy's other");
+    assert_eq!((compared(&world), changed(&world)), (Some(false), 0));
+    world.restart_person(ann);
+    world.add_device(bob, "Bob's other");
+    world.add_device(bob, "Bob's third");
+    assert_eq!((compared(&world), changed(&world)), (Some(true), 1));
+    world.command(ann, CommandKind::MarkCompared { user });
+    world.settle();
+    assert_eq!(compared(&world), Some(false));
+    let me = world.people[ann.0].user();
+    let id = world.command(ann, CommandKind::MarkCompared { user: me });
+    world.settle();
+    let error = CommandError::UnknownUser;
+    let failed = Event::Failed { id, error };
+    assert!(world.people[ann.0].events.contains(&failed));
 }
 
 /// REQ-045, REQ-060, REQ-084: every message names a roster at or after the fence that its record carries.

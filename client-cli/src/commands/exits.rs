@@ -7,8 +7,8 @@ use crate::exit::Exit;
 
 /// What any command that works on a profile can end with, and any that connects.
 const OF_ALL: &str = "\
-Any command can also end with 2 to 6, 17 or 23, and one that connects with 7, 8, 10, 15, 16, 18 or 19:
-see `mortise --help`.";
+Any command can also end with 2 to 6, 17 or 23, and one that connects with 7, 8, 10, 15, 16, 18
+or 19: see `mortise --help`.";
 
 /// The codes that a command has besides those, `Ok` aside; `None` for no such command.
 fn codes(path: &str) -> Option<&'static [Exit]> {

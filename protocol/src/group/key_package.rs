@@ -176,3 +176,50 @@ pub fn read_key_package(
         resync,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::group::SUITE_CLASSICAL;
+    use crate::identity::{OrgId, SigningKey, UserId};
+    use crate::store::{MemoryStore, Tx};
+
+    const DAY_S: u64 = 24 * 3_600;
+
+    /// What comes of reading a KeyPackage that lives from `from_s` to `to_s`, in seconds from now.
+    fn read(from_s: i64, to_s: u64) -> Result<(), KeyPackageError> {
+        let (store, crypto) = (MemoryStore::default(), RustCrypto::default());
+        let tx = Tx::new(&store);
+        let provider = MlsProvider::new(&crypto, &tx);
+        let key = SigningKey::from_seed(&[1; 32]);
+        let me = Me {
+            org: OrgId([2; 32]),
+            user: UserId([3; 16]),
+            device: key.public().device_id(),
+            key: &key,
+        };
+        let now_s = wall_clock_s();
+        let lifetime = Lifetime::init(now_s.saturating_add_signed(from_s), now_s + to_s);
+        let builder = builder_of(SUITE_CLASSICAL, now_s * 1_000)?.key_package_lifetime(lifetime);
+        let bytes = build(builder, &provider, &me, SUITE_CLASSICAL)?;
+        read_key_package(&crypto, SUITE_CLASSICAL, now_s * 1_000, &bytes).map(drop)
+    }
+
+    /// openmls holds lifetimes against the wall clock.
+    fn wall_clock_s() -> u64 {
+        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        since.expect("after 1970").as_secs()
+    }
+
+    /// REQ-092: 84 days in all and 56 days left are taken; a second more, or less, is not.
+    #[test]
+    fn lifetimes_have_limits() {
+        assert_eq!(read(-3_600, 84 * DAY_S - 3_600), Ok(()));
+        assert_eq!(
+            read(-3_600, 84 * DAY_S - 3_599),
+            Err(KeyPackageError::Lifetime)
+        );
+        assert_eq!(read(-3_600, 56 * DAY_S), Ok(()));
+        assert_eq!(read(-3_600, 56 * DAY_S - 1), Err(KeyPackageError::Lifetime));
+    }
+}

@@ -262,6 +262,28 @@ mod tests {
         assert_eq!(GroupPolicy::from_bytes(&later), None);
     }
 
+    /// REQ-094, REQ-093: a GroupContext holds the policy, what it requires of leaves, and nothing else.
+    #[test]
+    fn a_context_holds_nothing_else() {
+        let unknown = |kind, data| Extension::Unknown(kind, UnknownExtension(data));
+        let read = |extensions| GroupPolicy::read(&Extensions::from_vec(extensions).expect("some"));
+        let ours = || unknown(GROUP_POLICY_EXTENSION, policy().to_bytes());
+        let required = || Extension::RequiredCapabilities(required_capabilities());
+        assert_eq!(read(vec![required(), ours()]), Some(policy()));
+        assert_eq!(read(vec![ours(), required()]), Some(policy()));
+        assert_eq!(read(vec![ours()]), None, "requires nothing");
+        assert_eq!(read(vec![required()]), None, "no policy");
+        let more = unknown(0xF0A9, vec![1]);
+        assert_eq!(read(vec![required(), ours(), more]), None, "one more");
+        let kinds = [
+            ExtensionType::Unknown(GROUP_POLICY_EXTENSION),
+            ExtensionType::Unknown(0xF0A9),
+        ];
+        let others = RequiredCapabilitiesExtension::new(&kinds, &[], &[]);
+        let others = Extension::RequiredCapabilities(others);
+        assert_eq!(read(vec![others, ours()]), None, "requires more");
+    }
+
     /// REQ-094: names and topics at the limit are read, one byte more is refused.
     #[test]
     fn texts_have_limits() {
