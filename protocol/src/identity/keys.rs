@@ -140,7 +140,10 @@ impl SigningKey {
     /// Signs bytes that carry a label of their own: MLS's, or TLS's.
     #[must_use]
     pub fn sign_as_is(&self, bytes: &[u8]) -> Signature {
-        Signature(self.0.sign(bytes).to_bytes())
+        let signature = self.0.sign(bytes).to_bytes();
+        #[cfg(feature = "simulation")]
+        super::memo::signed((&self.public().0, bytes, &signature));
+        Signature(signature)
     }
 }
 

@@ -19,6 +19,9 @@ struct Memo {
     signatures: HashSet<Hash>,
 }
 
+/// A public key, a message and a signature.
+pub(super) type Signed<'a> = (&'a [u8; 32], &'a [u8], &'a [u8; 64]);
+
 thread_local! {
     static MEMO: RefCell<Memo> = RefCell::default();
 }
@@ -46,20 +49,32 @@ pub(super) fn invitation_seed(
 /// # Errors
 /// What `verify` says.
 pub(super) fn signature<E>(
-    (key, message, signature): (&[u8; 32], &[u8], &[u8; 64]),
+    signed_by: Signed<'_>,
     verify: impl FnOnce() -> Result<(), E>,
 ) -> Result<(), E> {
-    let all = [&key[..], signature, message].concat();
-    let all = sha256(&all);
-    if MEMO.with_borrow(|memo| memo.signatures.contains(&all)) {
+    let digest = digest(signed_by);
+    if MEMO.with_borrow(|memo| memo.signatures.contains(&digest)) {
         return Ok(());
     }
     verify()?;
+    keep(digest);
+    Ok(())
+}
+
+/// This signature was made here: it holds.
+pub(super) fn signed(by: Signed<'_>) {
+    keep(digest(by));
+}
+
+fn keep(digest: Hash) {
     MEMO.with_borrow_mut(|memo| {
         if memo.signatures.len() >= MAX_REMEMBERED {
             memo.signatures.clear();
         }
-        memo.signatures.insert(all);
+        memo.signatures.insert(digest);
     });
-    Ok(())
+}
+
+fn digest((key, message, signature): Signed<'_>) -> Hash {
+    sha256(&[&key[..], signature, message].concat())
 }
