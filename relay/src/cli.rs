@@ -10,6 +10,7 @@ use clap::{Parser, Subcommand};
 use data_encoding::HEXLOWER;
 use mortise_protocol::identity::ClaimLink;
 use mortise_relay::admin::{self, AdminError, AdminRequest, AdminResponse, StatusReport};
+use mortise_relay::backup::{BackupError, backup};
 use mortise_relay::claim::{ClaimIssuer, token_hash};
 use mortise_relay::config::DEFAULT_LISTEN;
 use mortise_relay::core::{Core, CoreConfig, CoreError};
@@ -102,7 +103,26 @@ Examples:
         #[arg(long)]
         json: bool,
     },
-    /// Read the whole database and check it; the relay must not be running
+    /// Copy the data directory, while the relay runs or not, and check the copy
+    #[command(after_help = "\
+The copy holds everything that was acknowledged before the command, keys included: keep it as safe as the original. To restore,
+stop the relay, move its data directory away, put the copy in its place and start the relay. What was acknowledged after
+the copy is lost with that.
+
+Example:
+  mortise-relay backup --data /srv/mortise --out /backup/mortise-2026-11-30")]
+    Backup {
+        /// The data directory
+        #[arg(long, value_name = "DIR")]
+        data: PathBuf,
+        /// The directory to make; it must be empty or not exist
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+        /// Print one JSON object instead of text
+        #[arg(long)]
+        json: bool,
+    },
+    /// Read the whole store and check it; the relay must not be running
     Fsck {
         /// The data directory
         #[arg(long, value_name = "DIR")]
@@ -141,6 +161,7 @@ pub(crate) fn run(command: Command) -> Result<()> {
         Command::Run { data, listen, json } => serve(data, listen, json),
         Command::Status { data, json } => status(&data, json),
         Command::ClaimToken { data, json } => claim_token(&data, json),
+        Command::Backup { data, out, json } => back_up(&data, &out, json),
         Command::Fsck { data } => fsck(&data),
     }
 }
@@ -178,6 +199,14 @@ fn code_of(error: &(dyn std::error::Error + 'static)) -> Option<u8> {
             AdminError::NotRunning { .. } => 4,
             AdminError::Failed { .. } => 5,
             _ => 3,
+        });
+    }
+    if let Some(error) = error.downcast_ref::<BackupError>() {
+        return Some(match error {
+            BackupError::DataDir(error) => return code_of(error),
+            BackupError::Admin(error) => return code_of(error),
+            BackupError::Lock(error) => return code_of(error),
+            _ => 5,
         });
     }
     if error.is::<OpenError>() || error.is::<CoreError>() || error.is::<StoreFailed>() {
@@ -305,6 +334,13 @@ fn describe_status(report: &StatusReport) -> String {
         report.subscriptions,
         report.organisations.len()
     );
+    let mib = |bytes: u64| bytes.div_ceil(1024 * 1024);
+    text.push_str(&format!(
+        "\nstore          {} MiB database, {} MiB journal, {} MiB of it not yet in the database",
+        mib(report.storage.database_bytes),
+        mib(report.storage.journal_bytes),
+        mib(report.storage.waiting_bytes)
+    ));
     for org in &report.organisations {
         text.push_str(&format!(
             "\n  {}  roster {}  fence {}  users {}  devices {}  groups {}",
@@ -345,6 +381,20 @@ fn claim_offline(dir: &DataDir) -> Result<ClaimLink> {
     let mut core = Core::load(&store, CoreConfig::new(statement_key))?;
     core.add_claim_token(&mut store, token_hash(&link))?;
     Ok(link)
+}
+
+fn back_up(data: &Path, out: &Path, as_json: bool) -> Result<()> {
+    let status = backup(&DataDir::open(data)?, out)?;
+    let text = if as_json {
+        json!({ "event": "copied", "out": out, "organisations": status.orgs.len() }).to_string()
+    } else {
+        format!(
+            "{} is a whole copy: {} organisations, every roster validated",
+            out.display(),
+            status.orgs.len()
+        )
+    };
+    print_line(&text)
 }
 
 fn fsck(data: &Path) -> Result<()> {

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! relay.toml       what the operator decides
-//! relay.db         the store
+//! relay.db         the store: the database        relay.journal/   what came last
 //! certificate.der  what devices see        certificate.key  PKCS#8, 0600
 //! statement.key    Ed25519 seed, 0600      lock, admin.sock while a relay runs
 //! ```
@@ -144,6 +144,34 @@ impl DataDir {
         } else {
             Err(DataDirError::NotInitialised { path: path.into() })
         }
+    }
+
+    /// Makes an empty directory, 0700, for a copy.
+    ///
+    /// # Errors
+    /// [`DataDirError`]; a directory that is not empty is left as it is.
+    pub(crate) fn make_empty(path: &Path) -> Result<Self, DataDirError> {
+        let dir = Self { path: path.into() };
+        dir.make()?;
+        Ok(dir)
+    }
+
+    /// Copies everything but the store from `other`; the configuration last: with it the directory is a relay's.
+    ///
+    /// # Errors
+    /// [`DataDirError`].
+    pub(crate) fn copy_files(&self, other: &Self) -> Result<(), DataDirError> {
+        for name in [
+            "certificate.der",
+            "certificate.key",
+            "statement.key",
+            "relay.toml",
+        ] {
+            let bytes = std::fs::read(other.path.join(name)).map(Zeroizing::new);
+            let bytes = bytes.map_err(|error| other.io(name, error))?;
+            self.write(name, &bytes)?;
+        }
+        self.sync()
     }
 
     /// Where it is.
@@ -291,7 +319,8 @@ mod tests {
         assert_eq!(mode(&path) & 0o777, 0o700);
         for entry in std::fs::read_dir(&path).expect("read") {
             let entry = entry.expect("entry").path();
-            assert_eq!(mode(&entry) & 0o777, 0o600, "{}", entry.display());
+            let private = if entry.is_dir() { 0o700 } else { 0o600 };
+            assert_eq!(mode(&entry) & 0o777, private, "{}", entry.display());
         }
         let dir = DataDir::open(&path).expect("open");
         assert_eq!(dir.config().expect("config").listen, DEFAULT_LISTEN);
@@ -336,8 +365,15 @@ mod tests {
         let path = parent.path().join("data");
         let made = DataDir::init(&path, DEFAULT_LISTEN, None).expect("init");
         let needle = made.claim.token.dangerous_bytes();
-        for entry in std::fs::read_dir(&path).expect("read") {
-            let bytes = std::fs::read(entry.expect("entry").path()).expect("read");
+        let files = |dir: &Path| -> Vec<PathBuf> {
+            let entries = std::fs::read_dir(dir).expect("read");
+            entries.map(|entry| entry.expect("entry").path()).collect()
+        };
+        let journal = files(&path.join("relay.journal"));
+        assert!(!journal.is_empty());
+        let plain = files(&path).into_iter().filter(|file| file.is_file());
+        for file in plain.chain(journal) {
+            let bytes = std::fs::read(file).expect("read");
             assert!(!bytes.windows(needle.len()).any(|window| window == needle));
         }
     }

@@ -3,6 +3,7 @@
 //! [`core`] decides, [`net`] carries, [`store`] keeps, [`admin`] shows. [`Relay::start`] puts them together.
 
 pub mod admin;
+pub mod backup;
 pub mod claim;
 pub mod config;
 pub mod core;

@@ -101,6 +101,7 @@ impl Relay {
         let public = statement_key.public();
         let core_config = CoreConfig::new(statement_key);
         let (core, store) = load(dir.clone(), core_config).await?;
+        let handle = store.handle();
         let store = CachedStore::new(store, HOT_SPACES, MAX_HOT_ROWS);
         let committer = Committer::spawn(core, Box::new(store)).map_err(RelayError::Thread)?;
         let net = NetConfig {
@@ -120,7 +121,8 @@ impl Relay {
             relay_key: identity.fingerprint()?,
             statement_key: public,
         };
-        let admin = AdminServer::start(&dir.admin_socket(), intake.clone(), issuer.clone())?;
+        let admin =
+            AdminServer::start(&dir.admin_socket(), intake.clone(), issuer.clone(), handle)?;
         info!(address = %listener.local_addr(), "listening");
         Ok(RunningRelay {
             issuer,
@@ -138,7 +140,7 @@ impl Relay {
 async fn load(
     dir: DataDir,
     config: CoreConfig,
-) -> Result<(Core, mortise_protocol::store::SqliteStore), RelayError> {
+) -> Result<(Core, store::EmbeddedStore), RelayError> {
     let loading = tokio::task::spawn_blocking(move || {
         let store = store::open(&dir.database())?;
         let core = Core::load(&store, config)?;

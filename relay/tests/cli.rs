@@ -157,6 +157,11 @@ fn another_relays_database_is_refused() {
     let (_dir, data, _) = initialised();
     let (_other_dir, other, _) = initialised();
     std::fs::copy(other.join("relay.db"), data.join("relay.db")).expect("copy");
+    // It does not even have this journal.
+    let refused = output(&["run"], &data);
+    assert_eq!(code(&refused), Some(5), "{}", stderr(&refused));
+    assert!(stderr(&refused).contains("journal"), "{}", stderr(&refused));
+    std::fs::remove_dir_all(data.join("relay.journal")).expect("remove");
     let refused = output(&["run"], &data);
     assert_eq!(code(&refused), Some(5), "{}", stderr(&refused));
     assert!(
@@ -164,6 +169,49 @@ fn another_relays_database_is_refused() {
         "{}",
         stderr(&refused)
     );
+}
+
+/// REQ-344: a copy that is made while the relay runs holds what was acknowledged before, is whole, and is a relay.
+#[test]
+fn a_running_relay_is_copied() {
+    let (dir, data, made) = initialised();
+    let running = Running::start(&data);
+    for _ in 0..3 {
+        json(&output(&["claim-token", "--json"], &data));
+    }
+    let status = json(&output(&["status", "--json"], &data));
+    assert!(
+        status["storage"]["journal_bytes"].as_u64() > Some(0),
+        "{status}"
+    );
+    let out = dir.path().join("copy");
+    let copy = |command: &mut Command| command.arg("--out").arg(&out).output().expect("run");
+    let copied = json(&copy(&mut relay(&["backup", "--json"], &data)));
+    assert_eq!(copied["event"], "copied");
+    let again = copy(&mut relay(&["backup"], &data));
+    assert_eq!(code(&again), Some(3), "{}", stderr(&again));
+    // Four tokens: with that of `init`.
+    let tokens = |data: &Path| {
+        let store = mortise_relay::store::check(&data.join("relay.db")).expect("whole");
+        let space = mortise_relay::core::layout::CLAIM_TOKENS;
+        let tokens = mortise_protocol::store::Reader::range(&store, space, b"", b"", 9);
+        tokens.expect("range").len()
+    };
+    assert_eq!(tokens(&out), 4);
+    json(&output(&["claim-token", "--json"], &data));
+    assert_eq!(running.stop(), Some(0));
+    assert_eq!((tokens(&data), tokens(&out)), (5, 4));
+    assert_eq!(code(&output(&["fsck"], &out)), Some(0));
+    let restored = Running::start(&out);
+    assert_eq!(restored.listening["fingerprint"], made["fingerprint"]);
+    assert_eq!(restored.stop(), Some(0));
+    let stopped = dir.path().join("another");
+    let of_stopped = relay(&["backup"], &data)
+        .arg("--out")
+        .arg(&stopped)
+        .output();
+    assert_eq!(code(&of_stopped.expect("run")), Some(0));
+    assert_eq!(tokens(&stopped), 5);
 }
 
 #[test]

@@ -34,6 +34,7 @@ async fn a_slow_reader_is_closed() {
         config.outbox = OutboxLimits {
             max_frames: 4,
             max_bytes: usize::MAX,
+            ..OutboxLimits::default()
         };
     })
     .await;

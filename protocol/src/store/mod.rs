@@ -20,7 +20,7 @@ use std::ops::Bound;
 pub use cached::CachedStore;
 pub use memory::{Crash, MemoryStore};
 #[cfg(feature = "sqlite")]
-pub use sqlite::SqliteStore;
+pub use sqlite::{RowChange, SqliteStore};
 
 /// A table of the store: keys of different spaces never meet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -10,9 +10,6 @@ pub struct SqliteStore {
     connection: Connection,
 }
 
-/// The layout's version, kept in `user_version`.
-const LAYOUT: i64 = 1;
-
 impl From<rusqlite::Error> for StoreError {
     fn from(error: rusqlite::Error) -> Self {
         match error.sqlite_error_code() {
@@ -31,6 +28,11 @@ impl From<rusqlite::Error> for StoreError {
 const SHARED_MEMORY_SIZE: i32 = 10 | (19 << 8);
 
 impl SqliteStore {
+    /// The layout's version, kept in `user_version`: the file holds every row.
+    pub const LAYOUT: i64 = 1;
+    /// The version of a file of which newer rows may be in a journal beside it: who knows of none must not open it.
+    pub const LAYOUT_WITH_JOURNAL: i64 = 2;
+
     /// What an error means that comes before the first write: a disk without room for the files beside the
     /// database shows as one, and nothing was changed. (Later, only SQLite's own word on a full disk counts.)
     #[must_use]
@@ -46,6 +48,18 @@ impl SqliteStore {
     /// # Errors
     /// [`StoreError::Corrupt`] for a file that is no database of ours, [`StoreError::Backend`] for a newer layout.
     pub fn new(connection: Connection) -> Result<Self, StoreError> {
+        Self::knowing(connection, Self::LAYOUT)
+    }
+
+    /// As [`SqliteStore::new`], for a caller that reads the journal, too.
+    ///
+    /// # Errors
+    /// As [`SqliteStore::new`].
+    pub fn new_beside_journal(connection: Connection) -> Result<Self, StoreError> {
+        Self::knowing(connection, Self::LAYOUT_WITH_JOURNAL)
+    }
+
+    fn knowing(connection: Connection, newest: i64) -> Result<Self, StoreError> {
         connection.pragma_update(None, "journal_mode", "WAL")?;
         connection.pragma_update(None, "synchronous", "FULL")?;
         connection.pragma_update(None, "temp_store", "MEMORY")?;
@@ -60,10 +74,10 @@ impl SqliteStore {
                      COMMIT;",
                 )?;
             }
-            LAYOUT => {}
+            known if (Self::LAYOUT..=newest).contains(&known) => {}
             newer => {
                 return Err(StoreError::Backend {
-                    reason: format!("layout {newer} is newer than this program knows ({LAYOUT})"),
+                    reason: format!("layout {newer} is newer than this program knows ({newest})"),
                 });
             }
         }
@@ -138,8 +152,19 @@ impl Reader for SqliteStore {
     }
 }
 
-impl Store for SqliteStore {
-    fn apply(&mut self, writes: &[Write]) -> Result<(), StoreError> {
+/// A change of a row that somebody else holds: table, key, and the value or `None` to delete.
+pub type RowChange<'r> = (Space, &'r [u8], Option<&'r [u8]>);
+
+impl SqliteStore {
+    /// Applies all changes in order, durably, or none of them; and sets the layout's version, where one is given.
+    ///
+    /// # Errors
+    /// [`StoreError`] when nothing was applied.
+    pub fn apply_rows<'r>(
+        &mut self,
+        rows: impl IntoIterator<Item = RowChange<'r>>,
+        layout: Option<i64>,
+    ) -> Result<(), StoreError> {
         let transaction = self.connection.transaction()?;
         {
             let mut put = transaction.prepare_cached(
@@ -147,15 +172,26 @@ impl Store for SqliteStore {
             )?;
             let mut delete =
                 transaction.prepare_cached("DELETE FROM kv WHERE space = ?1 AND key = ?2")?;
-            for write in writes {
-                match &write.value {
-                    Some(value) => put.execute(params![write.space.0, write.key, value])?,
-                    None => delete.execute(params![write.space.0, write.key])?,
+            for (space, key, value) in rows {
+                match value {
+                    Some(value) => put.execute(params![space.0, key, value])?,
+                    None => delete.execute(params![space.0, key])?,
                 };
             }
         }
+        if let Some(layout) = layout {
+            transaction.pragma_update(None, "user_version", layout)?;
+        }
         transaction.commit()?;
         Ok(())
+    }
+}
+
+impl Store for SqliteStore {
+    fn apply(&mut self, writes: &[Write]) -> Result<(), StoreError> {
+        let rows = writes.iter();
+        let rows = rows.map(|write| (write.space, &write.key[..], write.value.as_deref()));
+        self.apply_rows(rows, None)
     }
 }
 
@@ -168,6 +204,34 @@ mod tests {
         super::super::conformance::run(|| {
             SqliteStore::new(Connection::open_in_memory().expect("open")).expect("layout")
         });
+    }
+
+    #[test]
+    fn a_file_with_a_journal_is_for_who_knows_of_journals() {
+        let beside_journal = || {
+            let connection = Connection::open_in_memory().expect("open");
+            let layout = SqliteStore::LAYOUT_WITH_JOURNAL;
+            let set = connection.pragma_update(None, "user_version", layout);
+            set.expect("pragma");
+            connection
+        };
+        SqliteStore::new(beside_journal()).expect_err("rows may be missing");
+        SqliteStore::new_beside_journal(beside_journal()).expect("known");
+    }
+
+    #[test]
+    fn rows_and_layout_change_together() {
+        let mut store = SqliteStore::new(Connection::open_in_memory().expect("open")).expect("new");
+        let rows = [(Space(1), &b"k"[..], Some(&b"v"[..]))];
+        store.apply_rows(rows, Some(2)).expect("apply");
+        let layout = store
+            .connection
+            .query_row("PRAGMA user_version", [], |row| row.get(0));
+        assert_eq!(layout, Ok(2_i64));
+        assert_eq!(
+            store.read(Space(1), b"k").expect("read"),
+            Some(b"v".to_vec())
+        );
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The local admin socket: JSON lines over a Unix socket that only the relay's own user can open.
 //!
-//! `{"command":"status"}` and `{"command":"claim-token"}`; one line is answered by one line. Counts and
+//! `{"command":"status"}`, `{"command":"claim-token"}` and `{"command":"flush"}`; one line is answered by one line. Counts and
 //! organisation ids only: this module must never tell who is in what.
 
 mod client;
@@ -21,6 +21,7 @@ use tracing::warn;
 use crate::claim::{ClaimIssuer, token_hash};
 use crate::core::{CoreError, Status};
 use crate::net::committer::{Event, Intake};
+use crate::store::{StoreHandle, StoreSizes};
 
 pub use client::ask;
 
@@ -39,6 +40,8 @@ pub enum AdminRequest {
     Status,
     /// A further claim link, with a one-time token.
     ClaimToken,
+    /// Bring everything that is acknowledged into the database file: for a copy of it.
+    Flush,
 }
 
 /// What the relay answers.
@@ -52,6 +55,8 @@ pub enum AdminResponse {
         /// The link.
         claim_link: String,
     },
+    /// The database file holds everything that was acknowledged before the question.
+    Flushed,
     /// It could not be done.
     Failed {
         /// Why.
@@ -70,6 +75,8 @@ pub struct StatusReport {
     pub subscriptions: usize,
     /// Its organisations.
     pub organisations: Vec<OrganisationReport>,
+    /// What its store takes.
+    pub storage: StoreSizes,
 }
 
 /// One organisation in numbers.
@@ -89,8 +96,8 @@ pub struct OrganisationReport {
     pub groups: usize,
 }
 
-impl From<Status> for StatusReport {
-    fn from(status: Status) -> Self {
+impl StatusReport {
+    fn new(status: &Status, storage: StoreSizes) -> Self {
         let organisations = status.orgs.iter().map(|org| OrganisationReport {
             id: org.org.to_string(),
             roster_seq: org.roster_seq.0,
@@ -104,6 +111,7 @@ impl From<Status> for StatusReport {
             connections: status.connections,
             subscriptions: status.subscriptions,
             organisations: organisations.collect(),
+            storage,
         }
     }
 }
@@ -150,6 +158,7 @@ impl AdminServer {
         path: &Path,
         intake: Intake,
         issuer: ClaimIssuer,
+        store: StoreHandle,
     ) -> Result<Self, AdminError> {
         let failed = |error| AdminError::Socket {
             path: path.into(),
@@ -164,7 +173,12 @@ impl AdminServer {
         let private = std::fs::Permissions::from_mode(0o600);
         std::fs::set_permissions(path, private).map_err(failed)?;
         let mut tasks = JoinSet::new();
-        tasks.spawn(accept(listener, Desk { intake, issuer }));
+        let desk = Desk {
+            intake,
+            issuer,
+            store,
+        };
+        tasks.spawn(accept(listener, desk));
         Ok(Self {
             path: path.into(),
             tasks,
@@ -184,6 +198,7 @@ impl AdminServer {
 struct Desk {
     intake: Intake,
     issuer: ClaimIssuer,
+    store: StoreHandle,
 }
 
 async fn accept(listener: UnixListener, desk: Desk) {
@@ -238,13 +253,23 @@ impl Desk {
                         claim_link: link.to_text().to_string(),
                     })
             }
+            AdminRequest::Flush => self.flush().await,
         };
         answered.unwrap_or_else(failed)
     }
 
     async fn status(&self) -> Result<AdminResponse, AskError> {
         let status = question(&self.intake, Event::Status).await??;
-        Ok(AdminResponse::Status(status.into()))
+        let sizes = self.store.sizes();
+        Ok(AdminResponse::Status(StatusReport::new(&status, sizes)))
+    }
+
+    async fn flush(&self) -> Result<AdminResponse, AskError> {
+        let store = self.store.clone();
+        let flushed = tokio::task::spawn_blocking(move || store.flush()).await;
+        let flushed = flushed.map_err(|_| AskError::ShuttingDown)?;
+        flushed.map_err(CoreError::from)?;
+        Ok(AdminResponse::Flushed)
     }
 }
 

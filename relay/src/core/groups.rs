@@ -1,6 +1,6 @@
 //! Group logs: creating one, and writing what the append rule accepts.
 
-use mortise_protocol::identity::{Epoch, GroupId, LogSeq, decode, sha256};
+use mortise_protocol::identity::{Epoch, GroupId, Hash, LogSeq, decode, sha256};
 use mortise_protocol::store::StoreError;
 use mortise_protocol::wire::log::{Purpose, RecordBody, entry_hash};
 use mortise_protocol::wire::{LogRecord, Refusal, Response, Submission};
@@ -26,7 +26,8 @@ impl Turn<'_> {
         let Ok(RecordBody::Create { access_key }) = decode(payload.as_slice()) else {
             return Err(Refusal::Malformed.into());
         };
-        let id = of_record(group, sha256(payload.as_slice()), caller.device);
+        let record_id = sha256(payload.as_slice());
+        let id = of_record(group, record_id, caller.device);
         let existing: Option<GroupRecord> = layout::load(self.tx, GROUPS, &group.0)?;
         if let Some(existing) = existing {
             let before: Option<AppendedRecord> = layout::load(self.tx, RECORD_IDS, &id)?;
@@ -65,14 +66,21 @@ impl Turn<'_> {
             confirmed: Epoch(0),
             restarted: false.into(),
         };
-        self.write_record(caller, group, Epoch(0), record, first, payload);
+        self.write_record(
+            caller,
+            (group, Epoch(0)),
+            record,
+            first,
+            (record_id, payload),
+        );
         Ok(appended(first))
     }
 
     /// Looks up what the append rule asks for, and writes what it accepts, in one transaction (REQ-055).
     pub(super) fn submit(&mut self, caller: &Caller, submission: &Submission) -> Answer {
         let head = self.group_of(caller, submission.group)?;
-        let (place, effect) = match self.decide(caller, submission, head)? {
+        let record_id = sha256(submission.payload.as_slice());
+        let (place, effect) = match self.decide(caller, submission, record_id, head)? {
             Accepted::Before(place) => return Ok(appended(place)),
             Accepted::Now(place, effect) => (place, effect),
         };
@@ -114,7 +122,8 @@ impl Turn<'_> {
             welcomes,
             ..
         } = submission;
-        let record = self.write_record(caller, *group, *epoch, head, place, payload);
+        let content = (record_id, payload);
+        let record = self.write_record(caller, (*group, *epoch), head, place, content);
         self.deliver_welcomes(caller, *group, place.seq, welcomes)?;
         let answer = appended(place);
         let place = match effect {
@@ -130,9 +139,9 @@ impl Turn<'_> {
         &self,
         caller: &Caller,
         submission: &Submission,
+        record_id: Hash,
         head: Option<GroupRecord>,
     ) -> Result<Accepted, Failure> {
-        let record_id = sha256(submission.payload.as_slice());
         let id = of_record(submission.group, record_id, caller.device);
         let epoch = of_group(submission.group, submission.epoch.0);
         let roster = self.roster(caller.org)?;
@@ -189,11 +198,10 @@ impl Turn<'_> {
     fn write_record(
         &mut self,
         caller: &Caller,
-        group: GroupId,
-        epoch: Epoch,
+        (group, epoch): (GroupId, Epoch),
         head: GroupRecord,
         place: AppendedRecord,
-        payload: &VLByteVec,
+        (record_id, payload): (Hash, &VLByteVec),
     ) -> LogRecord {
         let record = LogRecord {
             seq: place.seq,
@@ -202,7 +210,7 @@ impl Turn<'_> {
             at_ms: self.now_ms,
             payload: payload.clone(),
         };
-        let id = of_record(group, record.record_id(), caller.device);
+        let id = of_record(group, record_id, caller.device);
         // The head says that this place is free (REQ-195).
         layout::save_new(self.tx, LOG, of_group(group, place.seq.0), &record);
         layout::save(self.tx, RECORD_IDS, id, &place);

@@ -304,7 +304,7 @@ pub(super) fn read<T: Deserialize>(row: &[u8]) -> Result<T, StoreError> {
 }
 
 pub(super) fn save<T: Serialize>(tx: &Tx<'_>, space: Space, key: impl Into<Vec<u8>>, record: &T) {
-    save_bytes(tx, space, key, &encode(record));
+    tx.put(space, key, row_of(record));
 }
 
 /// Saves under a key that another row says is free.
@@ -314,7 +314,17 @@ pub(super) fn save_new<T: Serialize>(
     key: impl Into<Vec<u8>>,
     record: &T,
 ) {
-    tx.put_new(space, key, [&[ROW_VERSION][..], &encode(record)].concat());
+    tx.put_new(space, key, row_of(record));
+}
+
+/// A record as a row's value, written once.
+fn row_of<T: Serialize>(record: &T) -> Vec<u8> {
+    let mut row = Vec::with_capacity(1 + record.tls_serialized_len());
+    row.push(ROW_VERSION);
+    record
+        .tls_serialize(&mut row)
+        .expect("writing into memory fails only for vectors of 2^30 bytes, which no limit admits");
+    row
 }
 
 /// Somebody else's bytes, if there are any.
@@ -343,4 +353,29 @@ pub(super) fn save_bytes(tx: &Tx<'_>, space: Space, key: impl Into<Vec<u8>>, byt
 /// A record of a group's log that must be there: the log has no gaps.
 pub(super) fn load_log(tx: &Tx<'_>, group: GroupId, seq: LogSeq) -> Result<LogRecord, StoreError> {
     load_existing(tx, LOG, &of_group(group, seq.0))
+}
+
+/// So many records of a group's log from `from` on, all of which must be there.
+pub(super) fn load_logs(
+    tx: &Tx<'_>,
+    group: GroupId,
+    from: LogSeq,
+    count: usize,
+) -> Result<Vec<LogRecord>, StoreError> {
+    let rows = tx.scan_from(LOG, &group.0, &of_group(group, from.0), count)?;
+    let mut records = Vec::with_capacity(rows.len());
+    let mut expected = from;
+    for (_, row) in rows {
+        let record: LogRecord = read(&row)?;
+        if record.seq != expected {
+            return Err(DAMAGED);
+        }
+        expected = expected.next();
+        records.push(record);
+    }
+    if records.len() == count {
+        Ok(records)
+    } else {
+        Err(DAMAGED)
+    }
 }

@@ -12,6 +12,9 @@ use super::layout::{self, EPOCHS, EpochRecord, GROUPS, of_group};
 use super::restarts::Place;
 use super::turn::{Answer, Caller, Turn};
 
+/// Records of a backlog that are read at a time: more than a few, and no page's worth of the largest.
+const RECORDS_AT_A_TIME: usize = 64;
+
 impl Turn<'_> {
     /// Answers where epoch and log end, pushes a page of what the epoch's key opens, and waits for more.
     pub(super) fn subscribe(
@@ -86,15 +89,19 @@ impl Turn<'_> {
     ) -> Result<(), StoreError> {
         let mut bytes = 0;
         while subscription.credit > 0 && subscription.next_seq <= last_readable {
-            let record = layout::load_log(self.tx, group, subscription.next_seq)?;
-            let size = record.payload.as_slice().len();
-            if bytes > 0 && bytes + size > limits::MAX_PAGE_BYTES {
-                break;
+            let left = last_readable.0 - subscription.next_seq.0 + 1;
+            let left = usize::try_from(left.min(u64::from(subscription.credit)));
+            let count = left.unwrap_or(RECORDS_AT_A_TIME).min(RECORDS_AT_A_TIME);
+            for record in layout::load_logs(self.tx, group, subscription.next_seq, count)? {
+                let size = record.payload.as_slice().len();
+                if bytes > 0 && bytes + size > limits::MAX_PAGE_BYTES {
+                    return Ok(());
+                }
+                bytes += size;
+                subscription.credit -= 1;
+                subscription.next_seq = subscription.next_seq.next();
+                self.push_record(conn, group, record);
             }
-            bytes += size;
-            subscription.credit -= 1;
-            subscription.next_seq = subscription.next_seq.next();
-            self.push_record(conn, group, record);
         }
         Ok(())
     }

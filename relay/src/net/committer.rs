@@ -107,6 +107,8 @@ pub(crate) struct Committer {
     core: Core,
     store: Box<dyn Store + Send>,
     registry: HashMap<ConnId, Arc<Outbox>>,
+    /// Who is to be woken when the batch's outputs are queued.
+    touched: Vec<Arc<Outbox>>,
     stopped: watch::Sender<Stopped>,
 }
 
@@ -127,6 +129,7 @@ impl Committer {
             core,
             store,
             registry: HashMap::new(),
+            touched: Vec::new(),
             stopped,
         };
         let thread = std::thread::Builder::new()
@@ -146,16 +149,31 @@ impl Committer {
         let mut batch = Batch::default();
         while let Some(first) = waiting.blocking_recv() {
             batch.add(first, &mut self.registry);
-            while batch.inputs.len() < MAX_BATCH {
-                let Ok(next) = waiting.try_recv() else { break };
-                batch.add(next, &mut self.registry);
-            }
+            self.gather(&mut batch, &mut waiting);
             self.commit(std::mem::take(&mut batch.inputs));
             batch.held.clear();
             for question in batch.questions.drain(..) {
                 self.answer(question);
             }
             self.note_stop();
+        }
+    }
+
+    /// Takes what waits. Where several do, others may be about to be handed over by threads that wait for this processor: they
+    /// get their turn first, and nobody waits where nobody is.
+    fn gather(&mut self, batch: &mut Batch, waiting: &mut mpsc::Receiver<Waiting>) {
+        let mut before = 1;
+        loop {
+            while batch.inputs.len() < MAX_BATCH {
+                let Ok(next) = waiting.try_recv() else { break };
+                batch.add(next, &mut self.registry);
+            }
+            let now = batch.held.len();
+            if now <= before || batch.inputs.len() >= MAX_BATCH {
+                return;
+            }
+            before = now;
+            std::thread::yield_now();
         }
     }
 
@@ -167,8 +185,17 @@ impl Committer {
         }
     }
 
-    /// Never waits. Returns the connections that were too slow.
+    /// Never waits. Returns the connections that were too slow. Everything is queued before anybody is woken, each once: what a
+    /// batch has for a connection leaves together (REQ-198).
     fn dispatch(&mut self, outputs: Vec<Output>) -> Vec<Input> {
+        let lost = self.queue(outputs);
+        for outbox in self.touched.drain(..) {
+            outbox.wake();
+        }
+        lost
+    }
+
+    fn queue(&mut self, outputs: Vec<Output>) -> Vec<Input> {
         let mut lost = Vec::new();
         for output in outputs {
             match output {
@@ -222,15 +249,19 @@ impl Committer {
         let Some(outbox) = self.registry.get(&conn) else {
             return Ok(());
         };
-        let result = outbox.push(stream, frame);
-        if let Err(error) = result {
-            outbox.close(match error {
-                PushError::Full => CloseCode::TOO_SLOW,
-                PushError::NoStream => CloseCode::MALFORMED,
-            });
-            self.registry.remove(&conn);
+        match outbox.push(stream, frame) {
+            Ok(true) => self.touched.push(Arc::clone(outbox)),
+            Ok(false) => {}
+            Err(error) => {
+                outbox.close(match error {
+                    PushError::Full => CloseCode::TOO_SLOW,
+                    PushError::NoStream => CloseCode::MALFORMED,
+                });
+                self.registry.remove(&conn);
+                return Err(error);
+            }
         }
-        result
+        Ok(())
     }
 
     /// Somebody who has stopped waiting for the answer is no concern.

@@ -1,19 +1,20 @@
 //! One connection: handshake, streams, and the reasons to end it.
 //!
-//! One task per connection, owned by the endpoint's set and aborted with it; its streams are owned by it.
+//! One task per connection, owned by the endpoint's set and aborted with it; its streams are served by the same task.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use mortise_protocol::wire::{CloseCode, limits};
 use quinn::{Connecting, VarInt};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::task::JoinSet;
 use tracing::{debug, error};
 
 use super::committer::{Event, Intake};
 use super::endpoint::WINDOW_ADMITTED;
-use super::outbox::{Outbox, OutboxLimits};
+use super::outbox::{Outbox, OutboxLimits, Total};
 use super::stream::{Shared, close_code, serve};
 use super::tls;
 use crate::core::ConnId;
@@ -29,6 +30,7 @@ const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 pub(super) struct Context {
     pub(super) intake: Intake,
     pub(super) outbox: OutboxLimits,
+    pub(super) total: Total,
     pub(super) unadmitted_timeout: Duration,
 }
 
@@ -50,7 +52,7 @@ pub(super) async fn run(
         error!(conn = conn.0, "a connection without a raw public key");
         return quic.close(close_code(CloseCode::MALFORMED), b"");
     };
-    let outbox = Outbox::new(context.outbox);
+    let outbox = Outbox::new(context.outbox, context.total.clone());
     let shared = Shared {
         conn,
         outbox: Arc::clone(&outbox),
@@ -79,7 +81,7 @@ pub(super) async fn run(
 
 /// Serves streams until the connection is to be closed, with the code, or is gone.
 async fn drive(quic: &quinn::Connection, shared: &Shared, patience: Duration) -> Option<CloseCode> {
-    let mut streams = JoinSet::new();
+    let mut streams = FuturesUnordered::new();
     let mut admitted = false;
     let too_late = tokio::time::sleep(patience);
     tokio::pin!(too_late);
@@ -87,32 +89,28 @@ async fn drive(quic: &quinn::Connection, shared: &Shared, patience: Duration) ->
         // Biased: an order to close comes before any new work.
         tokio::select! {
             biased;
-            closing = shared.outbox.closing() => {
-                if closing.flush {
-                    // The streams' queues have ended; what is in them goes out, to a peer that takes it.
-                    let _ = tokio::time::timeout(FLUSH_TIMEOUT, drain(&mut streams)).await;
+            () = shared.outbox.changed() => {
+                if let Some(closing) = shared.outbox.closing() {
+                    if closing.flush {
+                        // The streams' queues have ended; what is in them goes out, to a peer that takes it.
+                        let drain = async { while streams.next().await.is_some() {} };
+                        let _ = tokio::time::timeout(FLUSH_TIMEOUT, drain).await;
+                    }
+                    return Some(closing.code);
                 }
-                return Some(closing.code);
-            }
-            () = shared.outbox.admission(), if !admitted => {
-                admitted = true;
-                quic.set_receive_window(VarInt::from_u32(WINDOW_ADMITTED));
-                let more = limits::MAX_FRAME_BYTES - limits::MAX_FRAME_BYTES_UNADMITTED;
-                shared.inbound.add_permits(more);
+                if shared.outbox.is_admitted() && !admitted {
+                    admitted = true;
+                    quic.set_receive_window(VarInt::from_u32(WINDOW_ADMITTED));
+                    let more = limits::MAX_FRAME_BYTES - limits::MAX_FRAME_BYTES_UNADMITTED;
+                    shared.inbound.add_permits(more);
+                }
             }
             () = &mut too_late, if !admitted => return Some(CloseCode::TIMEOUT),
-            Some(ended) = streams.join_next() => if ended.is_err() {
-                error!(conn = shared.conn.0, "a stream's task failed");
-                return Some(CloseCode::MALFORMED);
-            },
+            Some(()) = streams.next() => {}
             opened = quic.accept_bi() => match opened {
-                Ok((send, recv)) => { streams.spawn(serve(shared.clone(), send, recv)); }
+                Ok((send, recv)) => streams.push(serve(shared.clone(), send, recv)),
                 Err(_) => return None,
             },
         }
     }
-}
-
-async fn drain(streams: &mut JoinSet<()>) {
-    while streams.join_next().await.is_some() {}
 }

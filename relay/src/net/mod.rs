@@ -21,6 +21,7 @@ use tokio::task::JoinSet;
 
 pub use committer::Stopped;
 pub use outbox::OutboxLimits;
+use outbox::Total;
 
 use committer::Intake;
 use connection::Context;
@@ -79,6 +80,7 @@ impl Listener {
         let context = Context {
             intake,
             outbox: config.outbox,
+            total: Total::default(),
             unadmitted_timeout: config.unadmitted_timeout,
         };
         let mut accepting = JoinSet::new();

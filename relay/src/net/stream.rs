@@ -1,6 +1,6 @@
 //! One stream of one connection: frames in, to the committer; frames out, from the outbox.
 //!
-//! Reading and writing share a task, so that a peer that does not take its answers is not read from either.
+//! All streams of a connection share its task, so that what a batch has for it leaves together; reading and writing do, so that a peer that does not take its answers is not read from either.
 //! A stream ends when the device has ended its side and every question on it is answered. This module must
 //! never allocate what a peer merely announced.
 
@@ -13,16 +13,17 @@ use mortise_protocol::wire::{
     Response, decode_frame_length, limits,
 };
 use quinn::{RecvStream, SendStream, VarInt};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::committer::{Event, Intake};
-use super::outbox::{Frame, Outbox, Queued};
+use super::outbox::{Frame, Outbox};
 use crate::core::{ConnId, StreamId};
 
 /// What is allocated before any of a body has come, bytes.
 const FIRST_ALLOCATION: usize = 16 * 1024;
 
-/// When this much is taken from a queue, it is written before more is taken, bytes.
+/// When this much is taken from a queue, it is written before more is taken, bytes (REQ-198): many small records share packets,
+/// and a large answer is encoded only when it is its turn.
 const MAX_WRITE_BYTES: usize = 64 * 1024;
 
 /// What every stream of a connection shares.
@@ -65,22 +66,19 @@ pub(super) async fn serve(shared: Shared, mut send: SendStream, mut recv: RecvSt
             // Biased: answers go out before more questions are read.
             tokio::select! {
                 biased;
-                first = queue.recv() => {
-                    let Some(first) = first else {
-                        flush = true;
+                taken = queue.take(MAX_WRITE_BYTES) => {
+                    let Some(taken) = taken else {
+                        flush = shared.outbox.closing().is_some();
                         break;
                     };
-                    let frames = take(first, &mut queue);
-                    for queued in &frames {
-                        answered += u64::from(queued.frame.is_answer());
-                    }
+                    answered += taken.frames.iter().map(|frame| u64::from(frame.is_answer())).sum::<u64>();
                     // As chunks: QUIC keeps references until they are acknowledged, and no copy.
-                    let mut chunks: Vec<Bytes> = frames.iter().map(|q| q.frame.to_bytes()).collect();
+                    let mut chunks: Vec<Bytes> = taken.frames.iter().map(Frame::to_bytes).collect();
                     if send.write_all_chunks(&mut chunks).await.is_err() {
                         break;
                     }
                     // Counted until here: written means that QUIC's own bounded buffer has it.
-                    drop(frames);
+                    drop(taken);
                 }
                 ended = &mut reading, if expected.is_none() => match ended {
                     Ended::Asked(asked) | Ended::Refused(asked) => expected = Some(asked),
@@ -89,28 +87,14 @@ pub(super) async fn serve(shared: Shared, mut send: SendStream, mut recv: RecvSt
             }
         }
     }
-    shared.outbox.shut(id);
+    drop(queue);
     // Both fail only for streams that are over already.
     let _ = recv.stop(close_code(CloseCode::MALFORMED));
     let _ = send.finish();
     if flush {
-        // The connection closes when this task ends: not before the peer has everything.
+        // The connection closes when this ends: not before the peer has everything.
         let _ = send.stopped().await;
     }
-}
-
-/// What waits beside the first frame, as much as is written at once: so many small records share packets, and a
-/// large answer is encoded only when it is its turn (REQ-198).
-fn take(first: Queued, queue: &mut mpsc::UnboundedReceiver<Queued>) -> Vec<Queued> {
-    let mut bytes = first.bytes();
-    let mut frames = vec![first];
-    while bytes < MAX_WRITE_BYTES
-        && let Ok(next) = queue.try_recv()
-    {
-        bytes += next.bytes();
-        frames.push(next);
-    }
-    frames
 }
 
 /// A close code as QUIC carries it.
@@ -134,6 +118,7 @@ async fn read_all(shared: &Shared, stream: StreamId, recv: &mut RecvStream) -> E
                 if shared.outbox.push(stream, Frame::single(answer)).is_err() {
                     shared.outbox.close(CloseCode::TOO_SLOW);
                 }
+                shared.outbox.wake();
                 return Ended::Refused(asked + 1);
             }
         };
@@ -214,30 +199,6 @@ fn asked_id(body: &[u8]) -> RequestId {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::net::outbox::OutboxLimits;
-
-    /// REQ-198: what waits is written together, up to a bound, and nothing is left behind or reordered.
-    #[test]
-    fn what_waits_is_written_together_up_to_a_bound() {
-        let outbox = Outbox::new(OutboxLimits::default());
-        let stream = StreamId(0);
-        let mut queue = outbox.open(stream);
-        let frame = |n: u8, bytes: usize| Frame::Shared(vec![n; bytes].into());
-        for (n, bytes) in [(1, 10), (2, MAX_WRITE_BYTES), (3, 10)] {
-            outbox.push(stream, frame(n, bytes)).expect("room");
-        }
-        let mut turns = Vec::new();
-        while let Ok(first) = queue.try_recv() {
-            let frames = take(first, &mut queue);
-            turns.push(
-                frames
-                    .iter()
-                    .map(|q| q.frame.to_bytes()[0])
-                    .collect::<Vec<_>>(),
-            );
-        }
-        assert_eq!(turns, [vec![1, 2], vec![3]]);
-    }
 
     #[test]
     fn the_id_of_an_unreadable_request_is_told_when_it_is_there() {

@@ -7,13 +7,15 @@
 //! - `MORTISE_FAULT_AT`: before which call, counted from 0.
 //! - `MORTISE_FAULT_LIES`: set for a disk that says of a sync that it is done, and has not done it.
 //!
-//! Memory maps are not seen; neither relay nor client keeps anything durable in one. Names of files are taken for durable at
-//! once. This must never be linked into the product.
+//! Memory maps are not seen; neither relay nor client keeps anything durable in one. A file's new name is durable when its
+//! directory is synced; that a file was made or deleted is taken for durable at once. This must never be linked into the product.
 
 mod plan;
 mod undo;
 
-use libc::{c_int, c_long, c_void, off_t, size_t, ssize_t};
+use std::ffi::CStr;
+
+use libc::{c_char, c_int, c_long, c_void, off_t, size_t, ssize_t};
 
 use plan::{Fate, plan};
 
@@ -145,4 +147,30 @@ pub unsafe extern "C" fn fsync(fd: c_int) -> c_int {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn fdatasync(fd: c_int) -> c_int {
     sync(libc::SYS_fdatasync, fd)
+}
+
+/// Gives a file another name.
+///
+/// # Safety
+/// As `rename(2)`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rename(old: *const c_char, new: *const c_char) -> c_int {
+    let real = || {
+        narrow(call!(
+            libc::SYS_renameat,
+            libc::AT_FDCWD,
+            old,
+            libc::AT_FDCWD,
+            new
+        ))
+    };
+    // SAFETY: the caller keeps to what `rename(2)` asks for: both are ended by a zero.
+    let paths = unsafe { (CStr::from_ptr(old), CStr::from_ptr(new)) };
+    let Some(plan) = plan().filter(|plan| plan.is_below(paths.1.to_bytes())) else {
+        return real();
+    };
+    match plan.next_write() {
+        Fate::Goes => plan.remember_rename(paths, real),
+        Fate::Fails(error) => fail(error),
+    }
 }

@@ -86,7 +86,12 @@ impl Plan {
 
     /// Whether a descriptor is of a file below the directory.
     pub(crate) fn is_ours(&self, fd: c_int) -> bool {
-        path_of(fd).is_some_and(|path| path.as_bytes().starts_with(&self.dir))
+        path_of(fd).is_some_and(|path| self.is_below(path.as_bytes()))
+    }
+
+    /// Whether a path is below the directory.
+    pub(crate) fn is_below(&self, path: &[u8]) -> bool {
+        path.starts_with(&self.dir)
     }
 
     fn next(&self) -> u64 {
@@ -139,6 +144,16 @@ impl Plan {
         if let (Some(path), Ok(length)) = (path_of(fd), u64::try_from(length)) {
             undo::length(*log, &path, fd, length);
         }
+        real()
+    }
+
+    pub(crate) fn remember_rename(
+        &self,
+        (old, new): (&CStr, &CStr),
+        real: impl FnOnce() -> c_int,
+    ) -> c_int {
+        let log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
+        undo::rename(*log, old.to_bytes(), new.to_bytes());
         real()
     }
 

@@ -1,7 +1,7 @@
 //! The undo log: for every write, what was there before; for every sync, that what was before it is durable.
 //!
-//! A line of JSON would need an escape for every byte; so it is binary. Each entry: kind (1 write, 2 length, 3 sync),
-//! the length of the path in 2 bytes and the path; for kinds 1 and 2 then where it begins, how long the file was, how many bytes
+//! A line of JSON would need an escape for every byte; so it is binary. Each entry: kind (1 write, 2 length, 3 sync, 4 rename),
+//! the length of the path in 2 bytes and the path; for kind 4 the same of the new path; for kinds 1 and 2 then where it begins, how long the file was, how many bytes
 //! are written (or the new length), how many are overwritten, 8 bytes each, and those that are overwritten. Numbers are big-endian.
 
 use std::ffi::OsString;
@@ -12,6 +12,7 @@ use libc::c_int;
 const WRITE: u8 = 1;
 const LENGTH: u8 = 2;
 const SYNC: u8 = 3;
+const RENAME: u8 = 4;
 
 pub(crate) fn write(log: c_int, path: &OsString, fd: c_int, at: u64, count: usize) {
     let before = length_of(fd);
@@ -39,7 +40,14 @@ pub(crate) fn length(log: c_int, path: &OsString, fd: c_int, length: u64) {
 }
 
 pub(crate) fn sync(log: c_int, path: &OsString) {
-    append(log, &head(SYNC, path));
+    append(log, &head(SYNC, path.as_bytes()));
+}
+
+pub(crate) fn rename(log: c_int, old: &[u8], new: &[u8]) {
+    let mut entry = head(RENAME, old);
+    // The second path as the first, without a kind.
+    entry.extend_from_slice(&head(RENAME, new)[1..]);
+    append(log, &entry);
 }
 
 fn change(
@@ -49,7 +57,7 @@ fn change(
     numbers: [u64; 3],
     (from, count): (u64, u64),
 ) {
-    let mut entry = head(kind, path);
+    let mut entry = head(kind, path.as_bytes());
     let old = read(fd, from, count);
     for number in numbers.into_iter().chain([old.len() as u64]) {
         entry.extend(number.to_be_bytes());
@@ -58,8 +66,7 @@ fn change(
     append(log, &entry);
 }
 
-fn head(kind: u8, path: &OsString) -> Vec<u8> {
-    let bytes = path.as_bytes();
+fn head(kind: u8, bytes: &[u8]) -> Vec<u8> {
     let length = u16::try_from(bytes.len()).unwrap_or(0);
     let mut entry = vec![kind];
     entry.extend(length.to_be_bytes());

@@ -46,7 +46,20 @@ enum Bench {
         #[arg(long)]
         json: bool,
     },
-    /// The storage engine alone, against a raw file on the same disk
+    /// One reader that pulls a long log, and 500 that come back at once after a restart
+    #[command(name = "catchup-relay")]
+    Catchup {
+        /// How many records the log has
+        #[arg(long, value_name = "N", default_value_t = 1_000_000)]
+        records: u64,
+        /// Rounds of each
+        #[arg(long, value_name = "N", default_value_t = 5)]
+        rounds: usize,
+        /// Print one line of JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// The storage engine alone, against a raw file, SQLite and fjall on the same disk
     Append {
         /// Rounds of each side and batch size
         #[arg(long, value_name = "N", default_value_t = 5)]
@@ -109,6 +122,9 @@ struct Compare {
     /// Messages of each sender in one round
     #[arg(long, value_name = "N")]
     messages: Option<usize>,
+    /// Without Redis and NATS, for a profile
+    #[arg(long)]
+    alone: bool,
     /// Print one line of JSON
     #[arg(long)]
     json: bool,
@@ -123,6 +139,7 @@ impl Compare {
         let options = relay::Options {
             rounds: self.rounds,
             messages: self.messages,
+            alone: self.alone,
         };
         bench::run(name, self.json, |progress, report| {
             measure(options, progress, report)
@@ -156,6 +173,13 @@ fn main() -> anyhow::Result<ExitCode> {
             json,
         } => bench::run("recover", json, |progress, report| {
             relay::recover(records, rounds, progress, report)
+        }),
+        Bench::Catchup {
+            records,
+            rounds,
+            json,
+        } => bench::run("catchup-relay", json, |progress, report| {
+            relay::catchup(records, rounds, progress, report)
         }),
         Bench::Append { rounds, json } => bench::run("append", json, |progress, report| {
             relay::append(rounds, progress, report)

@@ -12,6 +12,7 @@ Examples:
   ./x crash                     20 deaths
   ./x crash --cycles 500        the total
   ./x crash --seed 7 --json     other deaths, for programs
+  ./x crash --relay-only        for the relay's storage engine
   ./x crash --lying-disk        the control: fails, for acknowledged messages are lost
 
 Exit codes: 0 nothing was lost; 1 something was, or does not start again; 2 wrong arguments.";
@@ -32,6 +33,9 @@ struct Arguments {
     /// The control: a disk that lies about syncs loses power, which must be found.
     #[arg(long)]
     lying_disk: bool,
+    /// Only the relay dies
+    #[arg(long)]
+    relay_only: bool,
     /// One JSON object per death and one for all, each on a line of stdout.
     #[arg(long)]
     json: bool,
@@ -44,7 +48,8 @@ fn main() -> ExitCode {
         true => DiskWord::Lies,
         false => DiskWord::Honest,
     };
-    let result = crash::run(arguments.cycles, arguments.seed, disk, |cycle| {
+    let only = arguments.relay_only.then_some(crash::Victim::Relay);
+    let result = crash::run(arguments.cycles, arguments.seed, disk, only, |cycle| {
         done = cycle.number;
         tell(&arguments, cycle)
     });

@@ -61,6 +61,7 @@ impl Fault {
             Self::Power(Loss::All) => "power lost, all unsynced writes gone",
             Self::Power(Loss::Tail) => "power lost, the last unsynced writes gone",
             Self::Power(Loss::Some) => "power lost, some unsynced writes gone",
+            Self::Power(Loss::Torn) => "power lost, unsynced writes torn",
             Self::Sync => "sync failed",
             Self::Full => "no room",
             Self::Anywhere => "killed anywhere",
@@ -119,7 +120,7 @@ pub enum DiskWord {
     Lies,
 }
 
-/// Lets them die.
+/// Lets them die; only this victim, if one is given.
 ///
 /// # Errors
 /// What was lost, doubled, moved or torn; or what does not start again.
@@ -127,9 +128,10 @@ pub fn run(
     cycles: u64,
     seed: u64,
     disk: DiskWord,
+    only: Option<Victim>,
     mut report: impl FnMut(&Cycle) -> anyhow::Result<()>,
 ) -> anyhow::Result<Totals> {
-    let mut scene = Scene::set(seed, disk)?;
+    let mut scene = Scene::set(seed, disk, only)?;
     let mut totals = Totals::default();
     for number in 1..=cycles {
         let cycle = scene
@@ -163,13 +165,14 @@ struct Scene {
     fate: Fate,
     rng: ChaCha12Rng,
     disk: DiskWord,
+    only: Option<Victim>,
 }
 
 const NAMES: [&str; 3] = ["Ann", "Bob", "Cy"];
 const MORTAL: usize = 2;
 
 impl Scene {
-    fn set(seed: u64, disk: DiskWord) -> anyhow::Result<Self> {
+    fn set(seed: u64, disk: DiskWord, only: Option<Victim>) -> anyhow::Result<Self> {
         let dir = tempfile::Builder::new()
             .prefix("mortise-crash-")
             .tempdir()
@@ -192,6 +195,7 @@ impl Scene {
             fate: Fate::default(),
             rng: ChaCha12Rng::seed_from_u64(seed),
             disk,
+            only,
         })
     }
 
@@ -200,12 +204,14 @@ impl Scene {
             0 if self.disk == DiskWord::Honest => Victim::Client,
             _ => Victim::Relay,
         };
+        let victim = self.only.unwrap_or(victim);
         let fault = match self.rng.random_range(0..10) {
             _ if self.disk == DiskWord::Lies => Fault::Power(Loss::All),
             0..=2 => Fault::Kill,
             3 => Fault::Power(Loss::All),
             4 => Fault::Power(Loss::Tail),
-            5 | 6 => Fault::Power(Loss::Some),
+            5 => Fault::Power(Loss::Some),
+            6 => Fault::Power(Loss::Torn),
             7 => Fault::Sync,
             8 => Fault::Full,
             _ => Fault::Anywhere,

@@ -19,7 +19,12 @@ struct Change {
     /// Where what it wrote ends; of a new length, that length.
     end: u64,
     old: Vec<u8>,
+    /// What the file is called since then, of a change of its name.
+    renamed: Option<PathBuf>,
 }
+
+/// What a disk writes wholly or not at all, bytes.
+const SECTOR: u64 = 512;
 
 /// Which unsynced changes are lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +35,8 @@ pub enum Loss {
     Tail,
     /// Each with an even chance, as a disk that reorders writes leaves it.
     Some,
+    /// Of each, every sector with an even chance.
+    Torn,
 }
 
 /// Undoes what was not synced when the process died; returns how many changes that were.
@@ -42,25 +49,38 @@ pub fn lose(log: &Path, loss: Loss, rng: &mut impl Rng) -> anyhow::Result<usize>
     let keep = rng.random_range(0..=unsynced.len());
     let mut kept_ends: BTreeMap<PathBuf, u64> = BTreeMap::new();
     let mut lost: BTreeSet<usize> = BTreeSet::new();
+    let mut torn: BTreeSet<usize> = BTreeSet::new();
     for (i, change) in unsynced.iter().enumerate() {
         let is_lost = match loss {
             Loss::All => true,
             Loss::Tail => i >= keep,
-            Loss::Some => rng.random_bool(0.5),
+            Loss::Some | Loss::Torn => rng.random_bool(0.5),
         };
+        if loss == Loss::Torn && is_lost && !change.is_length && change.renamed.is_none() {
+            torn.insert(i);
+        }
+        if is_lost {
+            lost.insert(i);
+        }
+        if change.renamed.is_some() {
+            continue;
+        }
         let end = kept_ends
             .entry(change.path.clone())
             .or_insert(change.length_before);
-        if is_lost {
-            lost.insert(i);
-        } else if change.is_length {
+        if !is_lost && change.is_length {
             *end = change.end;
-        } else {
+        } else if !is_lost || torn.contains(&i) {
             *end = (*end).max(change.end);
         }
     }
     for i in lost.iter().rev() {
-        undo(&unsynced[*i])?;
+        let change = &unsynced[*i];
+        match &change.renamed {
+            Some(new) => std::fs::rename(new, &change.path).context("undo a rename")?,
+            None if torn.contains(i) => tear(change, rng)?,
+            None => undo(change)?,
+        }
     }
     for (path, end) in kept_ends {
         let file = open(&path)?;
@@ -93,6 +113,25 @@ fn undo(change: &Change) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Undoes a write sector by sector, each with an even chance.
+fn tear(change: &Change, rng: &mut impl Rng) -> anyhow::Result<()> {
+    let file = open(&change.path)?;
+    let mut from = change.from;
+    while from < change.end {
+        let to = (from + 1).next_multiple_of(SECTOR).min(change.end);
+        if rng.random_bool(0.5) {
+            let place = |at: u64| usize::try_from(at - change.from).context("a long write");
+            let mut old = vec![0; place(to)? - place(from)?];
+            let known = change.old.get(place(from)?..).unwrap_or_default();
+            let known = &known[..known.len().min(old.len())];
+            old[..known.len()].copy_from_slice(known);
+            file.write_all_at(&old, from).context("tear a write")?;
+        }
+        from = to;
+    }
+    Ok(())
+}
+
 fn unsynced(bytes: &[u8]) -> anyhow::Result<Vec<Change>> {
     let mut left = bytes;
     let mut changes: Vec<Change> = Vec::new();
@@ -102,7 +141,7 @@ fn unsynced(bytes: &[u8]) -> anyhow::Result<Vec<Change>> {
             break;
         };
         if !path.exists() {
-            changes.retain(|change| change.path != path);
+            changes.retain(|change| change.path != path || change.renamed.is_some());
         }
         match kind {
             1 | 2 => {
@@ -113,7 +152,27 @@ fn unsynced(bytes: &[u8]) -> anyhow::Result<Vec<Change>> {
                     changes.push(change);
                 }
             }
-            3 => changes.retain(|change| change.path != path),
+            3 => changes.retain(|change| match &change.renamed {
+                Some(new) => new.parent() != Some(&path),
+                None => change.path != path,
+            }),
+            4 => {
+                let Some(new) = self::path(&mut left) else {
+                    break;
+                };
+                // Not there: the process was killed before the call.
+                if new.exists() && !path.exists() {
+                    changes.push(Change {
+                        path,
+                        from: 0,
+                        length_before: 0,
+                        is_length: false,
+                        end: 0,
+                        old: Vec::new(),
+                        renamed: Some(new),
+                    });
+                }
+            }
             other => bail!("the log of unsynced changes has an entry of kind {other}"),
         }
     }
@@ -132,9 +191,13 @@ fn number(left: &mut &[u8]) -> Option<u64> {
 
 fn head(left: &mut &[u8]) -> Option<(u8, PathBuf)> {
     let kind = take(left, 1)?[0];
+    Some((kind, path(left)?))
+}
+
+fn path(left: &mut &[u8]) -> Option<PathBuf> {
     let length = u16::from_be_bytes(take(left, 2)?.try_into().ok()?);
     let path = take(left, usize::from(length))?.to_vec();
-    Some((kind, std::ffi::OsString::from_vec(path).into()))
+    Some(std::ffi::OsString::from_vec(path).into())
 }
 
 fn body(left: &mut &[u8], kind: u8, path: PathBuf) -> Option<Change> {
@@ -149,6 +212,7 @@ fn body(left: &mut &[u8], kind: u8, path: PathBuf) -> Option<Change> {
         is_length: kind == 2,
         end,
         old,
+        renamed: None,
     })
 }
 
@@ -195,6 +259,47 @@ mod tests {
             let possible: [&[u8]; 4] = [b"ab", b"aX", b"abcd", b"aXcd"];
             assert!(possible.contains(&&left[..]), "{left:?}");
         }
+    }
+
+    #[test]
+    fn a_torn_write_is_there_in_whole_sectors() {
+        let dir = tempfile::tempdir().expect("dir");
+        let (file, log) = (dir.path().join("file"), dir.path().join("log"));
+        std::fs::write(&log, entry(1, &file, [0, 512, 1_536], &[1; 512])).expect("log");
+        let mut seen = BTreeSet::new();
+        for seed in 0..60 {
+            std::fs::write(&file, [2; 1_536]).expect("file");
+            let mut rng = ChaCha12Rng::seed_from_u64(seed);
+            lose(&log, Loss::Torn, &mut rng).expect("torn");
+            let left = std::fs::read(&file).expect("file");
+            let sectors: Vec<u8> = left.chunks(512).map(|sector| sector[0]).collect();
+            for (sector, byte) in left.chunks(512).zip(&sectors) {
+                assert!(sector.iter().all(|other| other == byte));
+            }
+            seen.insert(sectors);
+        }
+        assert!(
+            seen.contains(&vec![1, 2, 0]) && seen.contains(&vec![2, 0, 2]),
+            "{seen:?}"
+        );
+    }
+
+    #[test]
+    fn a_name_is_durable_when_its_directory_is_synced() {
+        let dir = tempfile::tempdir().expect("dir");
+        let [old, new, log] = ["old", "new", "log"].map(|name| dir.path().join(name));
+        let mut entries = entry(4, &old, [0; 3], b"");
+        entries.truncate(3 + old.as_os_str().len());
+        entries.extend(&entry(3, &new, [0; 3], b"")[1..]);
+        std::fs::write(&new, "a").expect("file");
+        let mut synced = entries.clone();
+        synced.extend(entry(3, dir.path(), [0; 3], b""));
+        let mut rng = ChaCha12Rng::seed_from_u64(1);
+        std::fs::write(&log, &synced).expect("log");
+        assert_eq!(lose(&log, Loss::All, &mut rng).expect("lost"), 0);
+        std::fs::write(&log, &entries).expect("log");
+        assert_eq!(lose(&log, Loss::All, &mut rng).expect("lost"), 1);
+        assert_eq!(std::fs::read(&old).expect("the old name"), b"a");
     }
 
     #[test]

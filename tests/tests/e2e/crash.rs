@@ -159,7 +159,7 @@ fn what_was_queued_is_delivered_after_both_were_gone() -> anyhow::Result<()> {
 #[test]
 fn deaths_at_storage_calls_lose_nothing() -> anyhow::Result<()> {
     let seed = 20;
-    let totals = crash::run(8, seed, DiskWord::Honest, |cycle| {
+    let totals = crash::run(8, seed, DiskWord::Honest, None, |cycle| {
         eprintln!("{cycle:?}");
         Ok(())
     })?;
@@ -170,7 +170,7 @@ fn deaths_at_storage_calls_lose_nothing() -> anyhow::Result<()> {
 /// The control: what a lying disk loses is found.
 #[test]
 fn a_disk_that_lies_about_syncs_is_found() {
-    let found = crash::run(10, 1, DiskWord::Lies, |_| Ok(()));
+    let found = crash::run(10, 1, DiskWord::Lies, None, |_| Ok(()));
     let error = found.expect_err("acknowledged messages were lost");
     eprintln!("{error:#}");
 }

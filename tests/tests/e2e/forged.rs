@@ -5,6 +5,8 @@ use mortise_client::exit::Exit;
 use mortise_client::profile::Profile;
 use mortise_client::{database, keystore};
 use mortise_protocol::store::{Reader as _, Space, Store as _, Write};
+use mortise_relay::admin::{self, AdminRequest};
+use mortise_relay::data_dir::DataDir;
 use mortise_tests::demo::person::text;
 use mortise_tests::stage::{Stage, TEAM};
 use rusqlite::Connection;
@@ -53,7 +55,10 @@ fn a_forged_entry_from_the_relay_is_refused_by_name() -> anyhow::Result<()> {
     ann.say(TEAM, "before")?;
     ensure!(bob.reads(TEAM)?.len() == 1);
     ann.must(&["invite", "Cy"], "invited")?;
-    let database = stage.dir().join("relay").join("relay.db");
+    let data = stage.dir().join("relay");
+    let database = data.join("relay.db");
+    // What was appended just now may be in the journal alone.
+    admin::ask(&DataDir::open(&data)?, AdminRequest::Flush)?;
     forge(&database)?;
     for verb in [
         &["send", TEAM, "to whom?"][..],

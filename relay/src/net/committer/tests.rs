@@ -3,6 +3,7 @@
 use super::*;
 use crate::core::CoreConfig;
 use crate::net::OutboxLimits;
+use crate::net::outbox::Total;
 use mortise_protocol::identity::SigningKey;
 use mortise_protocol::store::{Crash, MemoryStore};
 use mortise_protocol::wire::{Refusal, Request, RequestId};
@@ -26,7 +27,7 @@ async fn add_token(running: &Running) -> Result<(), CoreError> {
 }
 
 async fn connected(running: &Running) -> Arc<Outbox> {
-    let outbox = Outbox::new(OutboxLimits::default());
+    let outbox = Outbox::new(OutboxLimits::default(), Total::default());
     let connected = Event::Connected {
         conn: CONN,
         transport_key: SigningKey::from_seed(&[2; 32]).public(),
@@ -51,10 +52,10 @@ async fn ask(running: &Running, id: u64) {
     running.intake.send(frame).await.expect("running");
 }
 
-async fn refusal(queue: &mut mpsc::UnboundedReceiver<crate::net::outbox::Queued>) -> Refusal {
-    let queued = queue.recv().await.expect("an answer");
-    let Frame::Single(frame) = &queued.frame else {
-        panic!("not for one connection: {:?}", queued.frame);
+async fn refusal(queue: &mut crate::net::outbox::Queue) -> Refusal {
+    let taken = queue.take(1).await.expect("an answer");
+    let [Frame::Single(frame)] = &taken.frames[..] else {
+        panic!("not one, for one connection: {taken:?}");
     };
     match &**frame {
         RelayToClient::Response {
@@ -108,7 +109,9 @@ async fn nobody_is_waited_for() {
     for id in 0..many {
         ask(&running, id).await;
     }
-    assert_eq!(outbox.closing().await.code, CloseCode::TOO_SLOW);
+    outbox.changed().await;
+    let closing = outbox.closing().expect("asked");
+    assert_eq!(closing.code, CloseCode::TOO_SLOW);
     assert!(add_token(&running).await.is_ok());
     let (reply, status) = oneshot::channel();
     running

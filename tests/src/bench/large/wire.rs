@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use mortise_protocol::identity::decode;
 use mortise_protocol::wire::{LogRecord, RecordBody};
+use mortise_relay::admin::{self, AdminRequest};
 use mortise_relay::core::layout::{LOG, WELCOMES};
+use mortise_relay::data_dir::DataDir;
 use rusqlite::{Connection, OpenFlags};
 
 /// The relay's database.
@@ -31,6 +33,9 @@ impl Wire {
     }
 
     fn open(&self) -> anyhow::Result<Connection> {
+        let data = self.path.parent().context("no data directory")?;
+        // What came last may be in the journal alone.
+        admin::ask(&DataDir::open(data)?, AdminRequest::Flush)?;
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         Connection::open_with_flags(&self.path, flags).context("open the relay's database")
     }

@@ -5,9 +5,10 @@ use std::path::Path;
 use anyhow::Context as _;
 use serde_json::{Value, json};
 
+use super::bare::{Bare, synced_writes};
 use super::ours::Ours;
 use super::peers::{Nats, Redis};
-use super::plan::{Plan, Round};
+use super::plan::{Plan, RECORD_BYTES, Round};
 use super::system::System;
 use crate::bench::{Goal, Progress, Report};
 
@@ -18,12 +19,15 @@ pub struct Options {
     pub rounds: usize,
     /// Messages of each sender in one round; none for the bench's own choice.
     pub messages: Option<usize>,
+    /// Without the peers, for a profile: no goal is judged.
+    pub alone: bool,
 }
 
 /// 1 KiB durable publishes to one group of 50, 64 in flight.
 ///
 /// # Errors
 /// When a system fails.
+#[allow(clippy::cast_precision_loss)]
 pub fn firehose(options: Options, progress: &Progress, report: &mut Report) -> anyhow::Result<()> {
     let plan = Plan::firehose(options.messages.unwrap_or(4_000));
     let goals = [
@@ -40,7 +44,30 @@ pub fn firehose(options: Options, progress: &Progress, report: &mut Report) -> a
             goal: Goal::AtLeast(6.0),
         },
     ];
-    compare(&plan, &goals, options.rounds, progress, report)
+    let beside = Beside {
+        measure: bulk,
+        judge: |ours, plain| ours.rate() * RECORD_BYTES as f64 / plain,
+        name: "bytes/s against plain QUIC bulk over 50 connections",
+        goal: Goal::AtLeast(0.85),
+    };
+    compare(&plan, &goals, Some(&beside), options, progress, report)
+}
+
+/// Bytes per second of plain QUIC over as many connections.
+fn bulk(_: &Path) -> anyhow::Result<f64> {
+    let bare = Bare::start()?;
+    let rate = bare.bulk(50, 8 * 1024 * 1024)?;
+    bare.stop();
+    Ok(rate)
+}
+
+/// What an acknowledgement cannot be quicker than: a sync, and a record to a QUIC server and back; medians, µs.
+fn sync_and_echo(dir: &Path) -> anyhow::Result<f64> {
+    let synced = synced_writes(dir, 200)?;
+    let bare = Bare::start()?;
+    let echoed = bare.echo(300)?;
+    bare.stop();
+    Ok(synced.quantile_us(0.5) + echoed.quantile_us(0.5))
 }
 
 /// 200 groups of 10, 200 senders at once.
@@ -70,7 +97,7 @@ pub fn rooms(options: Options, progress: &Progress, report: &mut Report) -> anyh
             goal: Goal::AtMost(1.0),
         },
     ];
-    compare(&plan, &goals, options.rounds, progress, report)
+    compare(&plan, &goals, None, options, progress, report)
 }
 
 /// One group of 50, one message at a time.
@@ -85,7 +112,21 @@ pub fn latency(options: Options, progress: &Progress, report: &mut Report) -> an
         of: |round| round.delays.quantile_us(0.99),
         goal: Goal::AtMost(0.7),
     }];
-    compare(&plan, &goals, options.rounds, progress, report)
+    let beside = Beside {
+        measure: sync_and_echo,
+        judge: |ours, floor| ours.acks.quantile_us(0.5) / floor,
+        name: "ack p50 against sync p50 + QUIC echo p50",
+        goal: Goal::AtMost(1.5),
+    };
+    compare(&plan, &goals, Some(&beside), options, progress, report)
+}
+
+/// A comparison with what the machine does without any server of messages, measured in the same round.
+struct Beside {
+    measure: fn(&Path) -> anyhow::Result<f64>,
+    judge: fn(&Round, f64) -> f64,
+    name: &'static str,
+    goal: Goal,
 }
 
 /// A comparison with one peer.
@@ -104,23 +145,28 @@ impl Wanted {
             return report.goal(self.name, f64::NAN, self.goal, "x");
         };
         let pairs = ours.rounds.iter().zip(&peer.rounds);
-        let mut ratios: Vec<f64> = pairs.map(|(a, b)| (self.of)(a) / (self.of)(b)).collect();
-        ratios.sort_by(f64::total_cmp);
-        let median = ratios.get(ratios.len() / 2).copied().unwrap_or(f64::NAN);
-        let worst = match self.goal {
-            Goal::AtLeast(_) => ratios.first(),
-            Goal::AtMost(_) => ratios.last(),
-        };
-        report.goal(self.name, median, self.goal, "x");
-        let rounded = |value: f64| json!((value * 1_000.0).round() / 1_000.0);
-        report.row(
-            self.name,
-            vec![
-                ("median_ratio", rounded(median)),
-                ("worst_ratio", worst.copied().map_or(Value::Null, rounded)),
-            ],
-        );
+        let ratios = pairs.map(|(a, b)| (self.of)(a) / (self.of)(b)).collect();
+        tell_ratios(self.name, ratios, self.goal, report);
     }
+}
+
+/// The median and the worst of the rounds' ratios.
+fn tell_ratios(name: &str, mut ratios: Vec<f64>, goal: Goal, report: &mut Report) {
+    ratios.sort_by(f64::total_cmp);
+    let median = ratios.get(ratios.len() / 2).copied().unwrap_or(f64::NAN);
+    let worst = match goal {
+        Goal::AtLeast(_) => ratios.first(),
+        Goal::AtMost(_) => ratios.last(),
+    };
+    report.goal(name, median, goal, "x");
+    let rounded = |value: f64| json!((value * 1_000.0).round() / 1_000.0);
+    report.row(
+        name,
+        vec![
+            ("median_ratio", rounded(median)),
+            ("worst_ratio", worst.copied().map_or(Value::Null, rounded)),
+        ],
+    );
 }
 
 /// The first system; a peer that fails is a note, and its goals are not met.
@@ -135,7 +181,8 @@ struct Measured {
 fn compare(
     plan: &Plan,
     goals: &[Wanted],
-    rounds: usize,
+    beside: Option<&Beside>,
+    options: Options,
     progress: &Progress,
     report: &mut Report,
 ) -> anyhow::Result<()> {
@@ -144,7 +191,8 @@ fn compare(
         .tempdir()
         .context("make a directory")?;
     report.machine();
-    let mut systems = start_all(plan, dir.path(), progress, report)?;
+    let rounds = options.rounds;
+    let mut systems = start_all(plan, dir.path(), options.alone, progress, report)?;
     let mut measured: Vec<_> = systems
         .iter()
         .map(|system| Measured {
@@ -152,6 +200,8 @@ fn compare(
             rounds: Vec::new(),
         })
         .collect();
+    let mut ratios = Vec::new();
+    let mut gone = vec![false; systems.len()];
     for round in 0..rounds {
         let mut order: Vec<_> = (0..systems.len()).collect();
         if round % 2 == 1 {
@@ -159,12 +209,20 @@ fn compare(
         }
         for at in order {
             progress.check()?;
+            if gone[at] {
+                continue;
+            }
             let name = measured[at].name;
             let result = match systems[at].round(plan).with_context(|| name) {
                 Ok(result) => result,
                 Err(error) if at == OURS => return Err(error),
                 Err(error) => {
-                    report.note(format!("round {} of a peer failed: {error:#}", round + 1));
+                    // What is still on its way would come in its next round.
+                    report.note(format!(
+                        "without a peer from round {} on: {error:#}",
+                        round + 1
+                    ));
+                    gone[at] = true;
                     continue;
                 }
             };
@@ -176,10 +234,23 @@ fn compare(
             ));
             measured[at].rounds.push(result);
         }
+        if options.alone {
+            continue;
+        }
+        if let (Some(beside), Some(ours)) = (beside, measured[OURS].rounds.last()) {
+            let plain = (beside.measure)(dir.path())?;
+            progress.say(&format!("round {}: {}: {plain:.0}", round + 1, beside.name));
+            ratios.push((beside.judge)(ours, plain));
+        }
     }
     report.rounds(rounds as u64);
-    for goal in goals {
-        goal.judge(&measured, report);
+    if !options.alone {
+        if let Some(beside) = beside {
+            tell_ratios(beside.name, ratios, beside.goal, report);
+        }
+        for goal in goals {
+            goal.judge(&measured, report);
+        }
     }
     for system in &measured {
         report.row(system.name, system.values());
@@ -190,6 +261,7 @@ fn compare(
 fn start_all(
     plan: &Plan,
     dir: &Path,
+    alone: bool,
     progress: &Progress,
     report: &mut Report,
 ) -> anyhow::Result<Vec<Box<dyn System>>> {
@@ -197,6 +269,9 @@ fn start_all(
     ours.connect(plan.connections())?;
     ours.join(plan)?;
     let mut systems: Vec<Box<dyn System>> = vec![Box::new(ours)];
+    if alone {
+        return Ok(systems);
+    }
     for with_tls in [true, false] {
         match Redis::start(dir, with_tls, plan) {
             Ok(redis) => systems.push(Box::new(redis)),

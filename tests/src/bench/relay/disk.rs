@@ -1,5 +1,7 @@
 //! `append`: the storage engine alone, against a raw preallocated file on the same disk.
 
+mod others;
+
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
@@ -7,12 +9,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use mortise_protocol::identity::{Epoch, GroupId, LogSeq, OrgId, RosterSeq, encode, sha256};
-use mortise_protocol::store::{CachedStore, SqliteStore, Store, Write};
+use mortise_protocol::store::{CachedStore, Store, Write};
 use mortise_protocol::wire::LogRecord;
 use mortise_relay::core::layout::{
     AppendedRecord, GROUPS, GroupRecord, HOT_SPACES, LOG, RECORD_IDS, ROW_VERSION,
 };
-use mortise_relay::store;
+use mortise_relay::store::{self, EmbeddedStore};
 use serde_json::json;
 
 use super::plan::RECORD_BYTES;
@@ -22,10 +24,21 @@ use crate::bench::{Goal, Progress, Report};
 const GROUPS_COUNT: usize = 1_000;
 /// Bytes of the raw file, which is written over and over.
 const RAW_BYTES: u64 = 64 * 1024 * 1024;
+/// Which of the sinks the raw file is.
+const RAW: usize = 1;
 /// How long one batch size is measured in one round, for each side.
 const TURN: Duration = Duration::from_secs(2);
 
-/// Records per second into the engine and into the raw file, batch by batch, each durable before the next.
+/// Something that makes batches durable.
+trait Sink {
+    /// What it is called in the report.
+    fn name(&self) -> &'static str;
+
+    /// One batch, durable when it returns.
+    fn append(&mut self, batch: usize) -> anyhow::Result<()>;
+}
+
+/// Records per second into each engine and into the raw file, batch by batch, each durable before the next.
 ///
 /// # Errors
 /// When the disk fails.
@@ -36,56 +49,64 @@ pub fn append(rounds: usize, progress: &Progress, report: &mut Report) -> anyhow
         .context("make a directory")?;
     report.machine();
     report.note(
-        "engine: the rows that the relay writes for each record (log, record id, head), in one transaction per batch; \
-         raw: as many bytes over a preallocated file, then fdatasync; both in the current directory",
+        "engine: the rows that the relay writes for each record (log, record id, head) into a journal, one sync per batch, and behind \
+         it into SQLite in large transactions, as fast as it takes them; sqlite: the same rows in one transaction per batch (WAL, \
+         synchronous=FULL); fjall: the same rows in one batch (SyncData), which it flushes and compacts behind; raw: as many \
+         bytes of records over a preallocated file, then fdatasync; all in the current directory",
     );
+    report.note("unfair to the engines: raw writes no keys, no record ids and no heads, a quarter less than they do, and nothing twice");
     report.rounds(rounds as u64);
-    let mut engine = Engine::create(&dir.path().join("relay.db"))?;
-    let raw = Raw::create(&dir.path().join("raw"))?;
+    let mut sinks: Vec<Box<dyn Sink>> = vec![
+        Box::new(Engine::create(&dir.path().join("relay.db"))?),
+        Box::new(Raw::create(&dir.path().join("raw"))?),
+        Box::new(others::Sqlite::create(&dir.path().join("sqlite.db"))?),
+        Box::new(others::Fjall::create(&dir.path().join("fjall"))?),
+    ];
     for (batch, goal) in [(1, Some(0.65)), (64, Some(0.2)), (512, None)] {
-        let mut ratios = Vec::new();
-        let (mut engine_rates, mut raw_rates) = (Vec::new(), Vec::new());
+        let mut rates = vec![Vec::new(); sinks.len()];
         for round in 0..rounds {
-            progress.check()?;
-            let (ours, theirs) = if round % 2 == 0 {
-                let ours = rate(batch, || engine.append(batch))?;
-                (ours, rate(batch, || raw.append(batch))?)
-            } else {
-                let theirs = rate(batch, || raw.append(batch))?;
-                (rate(batch, || engine.append(batch))?, theirs)
-            };
-            progress.say(&format!(
-                "batches of {batch}: {ours:.0} of {theirs:.0} records/s"
-            ));
-            engine_rates.push(ours);
-            raw_rates.push(theirs);
-            ratios.push(ours / theirs);
+            let mut order: Vec<_> = (0..sinks.len()).collect();
+            if round % 2 == 1 {
+                order.reverse();
+            }
+            for at in order {
+                progress.check()?;
+                let sink = &mut sinks[at];
+                let rate = rate(batch, || sink.append(batch))?;
+                let name = sink.name();
+                progress.say(&format!("batches of {batch}: {name}: {rate:.0} records/s"));
+                rates[at].push(rate);
+            }
         }
-        let name = format!("batches of {batch}");
+        tell(batch, &sinks, &rates, goal, report);
+    }
+    Ok(())
+}
+
+/// Each engine's share of the raw file's rate, round by round; the first is ours.
+fn tell(
+    batch: usize,
+    sinks: &[Box<dyn Sink>],
+    rates: &[Vec<f64>],
+    goal: Option<f64>,
+    report: &mut Report,
+) {
+    for (sink, of) in sinks.iter().zip(rates) {
+        let mut shares: Vec<f64> = of.iter().zip(&rates[RAW]).map(|(a, b)| a / b).collect();
+        let name = format!("batches of {batch}: {}", sink.name());
         report.row(
             name.clone(),
             vec![
-                (
-                    "engine_records_per_s",
-                    json!(median(&mut engine_rates).round()),
-                ),
-                ("raw_records_per_s", json!(median(&mut raw_rates).round())),
-                ("share_of_raw", json!(median(&mut ratios))),
-                ("worst_share_of_raw", json!(ratios.first())),
+                ("records_per_s", json!(median(&mut of.clone()).round())),
+                ("share_of_raw", json!(median(&mut shares))),
+                ("worst_share_of_raw", json!(shares.first())),
             ],
         );
-        if let Some(goal) = goal {
-            report.goal(&name, median(&mut ratios), Goal::AtLeast(goal), "of raw");
+        if let (Some(goal), "engine") = (goal, sink.name()) {
+            let share = median(&mut shares);
+            report.goal(&name, share, Goal::AtLeast(goal), "of raw");
         }
     }
-    report.row(
-        "size",
-        vec![
-            ("records", json!(engine.written)),
-            ("engine_bytes", json!(engine.bytes()?)),
-        ],
-    );
-    Ok(())
 }
 
 /// Sorts, and gives the middle one.
@@ -123,8 +144,14 @@ impl Raw {
         let at = std::cell::Cell::new(0);
         Ok(Self { file, at })
     }
+}
 
-    fn append(&self, batch: usize) -> anyhow::Result<()> {
+impl Sink for Raw {
+    fn name(&self) -> &'static str {
+        "raw"
+    }
+
+    fn append(&mut self, batch: usize) -> anyhow::Result<()> {
         let records = vec![7; batch * RECORD_BYTES];
         let end = self.at.get() + records.len() as u64;
         let at = if end > RAW_BYTES { 0 } else { self.at.get() };
@@ -134,35 +161,24 @@ impl Raw {
     }
 }
 
-/// The relay's store, as the relay opens it.
-pub(super) struct Engine {
-    store: CachedStore<SqliteStore>,
-    path: std::path::PathBuf,
-    pub(super) written: u64,
+/// Groups that are appended to in turn, and where their logs end.
+struct Heads {
     heads: Vec<(GroupId, OrgId, u64)>,
+    written: u64,
 }
 
-impl Engine {
-    fn create(path: &Path) -> anyhow::Result<Self> {
+impl Heads {
+    fn of_nobody() -> Self {
         let org = OrgId([9; 32]);
-        let heads = (0..GROUPS_COUNT)
-            .map(|n| (GroupId(sha256(&n.to_be_bytes()).0), org, 0))
-            .collect();
-        Ok(Self::over(store::create(path)?, path, heads))
-    }
-
-    /// Appends to these groups, which are at these positions.
-    pub(super) fn over(store: SqliteStore, path: &Path, heads: Vec<(GroupId, OrgId, u64)>) -> Self {
+        let heads = (0..GROUPS_COUNT).map(|n| (GroupId(sha256(&n.to_be_bytes()).0), org, 0));
         Self {
-            store: CachedStore::new(store, HOT_SPACES, 4 * GROUPS_COUNT),
-            path: path.to_owned(),
+            heads: heads.collect(),
             written: 0,
-            heads,
         }
     }
 
-    /// One durable batch, one record after the other to the next group.
-    pub(super) fn append(&mut self, batch: usize) -> anyhow::Result<()> {
+    /// The rows of the next records, each to the next group; in key order, as a transaction hands them over.
+    fn next(&mut self, batch: usize) -> anyhow::Result<Vec<Write>> {
         let mut writes = Vec::with_capacity(3 * batch);
         for _ in 0..batch {
             let at = usize::try_from(self.written)? % self.heads.len();
@@ -171,13 +187,49 @@ impl Engine {
             *head += 1;
             writes.extend(rows(*group, *org, *head, self.written));
         }
-        // In key order, as a transaction hands them over.
         writes.sort_by(|a, b| (a.space, &a.key).cmp(&(b.space, &b.key)));
-        Ok(self.store.apply(&writes)?)
+        Ok(writes)
+    }
+}
+
+/// The relay's store, as the relay opens it.
+pub(super) struct Engine {
+    store: CachedStore<EmbeddedStore>,
+    heads: Heads,
+}
+
+impl Engine {
+    fn create(path: &Path) -> anyhow::Result<Self> {
+        Ok(Self::over(store::create(path)?, Heads::of_nobody().heads))
     }
 
-    fn bytes(&self) -> anyhow::Result<u64> {
-        Ok(std::fs::metadata(&self.path)?.len())
+    /// Appends to these groups, which are at these positions.
+    pub(super) fn over(store: EmbeddedStore, heads: Vec<(GroupId, OrgId, u64)>) -> Self {
+        Self {
+            store: CachedStore::new(store, HOT_SPACES, 4 * GROUPS_COUNT),
+            heads: Heads { heads, written: 0 },
+        }
+    }
+
+    /// How many records it has appended.
+    pub(super) fn written(&self) -> u64 {
+        self.heads.written
+    }
+
+    /// One durable batch, one record after the other to the next group.
+    pub(super) fn append(&mut self, batch: usize) -> anyhow::Result<()> {
+        let writes = self.heads.next(batch)?;
+        Ok(self.store.apply(&writes)?)
+    }
+}
+
+impl Sink for Engine {
+    fn name(&self) -> &'static str {
+        "engine"
+    }
+
+    fn append(&mut self, batch: usize) -> anyhow::Result<()> {
+        Self::append(self, batch)
     }
 }
 

@@ -6,7 +6,8 @@ use anyhow::Context as _;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::json;
 
-use super::ours::Ours;
+use super::bare::Bare;
+use super::ours::{DIALS, Ours};
 use super::peers::Redis;
 use super::plan::Plan;
 use crate::bench::sample::resident_kib;
@@ -69,6 +70,19 @@ pub fn idle(connections: usize, progress: &Progress, report: &mut Report) -> any
         ],
     );
     drop(ours);
+    let bare = Bare::start()?;
+    let plain = bare.handshakes(connections, DIALS)?;
+    bare.stop();
+    progress.say(&format!(
+        "{connections} plain handshakes in {:.1} s",
+        plain.as_secs_f64()
+    ));
+    report.goal(
+        "connect rate against plain QUIC handshakes",
+        plain.as_secs_f64() / took.as_secs_f64(),
+        Goal::AtLeast(0.8),
+        "x",
+    );
     match redis(dir.path(), &plan) {
         Ok(theirs) => {
             report.row("redis-tls", vec![("memory_kib", json!(theirs))]);
@@ -119,7 +133,7 @@ fn per(all: u64, count: usize) -> f64 {
 }
 
 /// Every connection is a socket, and an endpoint's driver beside it.
-fn allow_files() -> anyhow::Result<()> {
+pub(super) fn allow_files() -> anyhow::Result<()> {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit {
         current: limit.maximum,

@@ -193,10 +193,57 @@ impl Member {
 
     /// Reads a group from its start on, live.
     pub(super) async fn subscribe(&mut self, group: Arc<Group>) -> anyhow::Result<()> {
+        self.subscribe_after(group, LogSeq(1)).await
+    }
+
+    /// The groups that it reads, and how far.
+    pub(super) fn places(&self) -> Vec<(Arc<Group>, LogSeq)> {
+        let reading = self.reading.values();
+        reading.map(|r| (Arc::clone(&r.group), r.last)).collect()
+    }
+
+    /// Reads a group's log up to a position, page by page, each record once and in order.
+    pub(super) async fn pull(&mut self, group: &Arc<Group>, upto: u64) -> anyhow::Result<()> {
+        let mut reading = Reading {
+            group: Arc::clone(group),
+            last: LogSeq(1),
+            credit: 0,
+        };
+        while reading.last.0 < upto {
+            let request = self.subscription(&reading);
+            let asked = self.send(request)?;
+            let before = reading.last;
+            let mut is_answered = false;
+            // An answer, and at least one record.
+            while !is_answered || reading.last == before {
+                match self.next().await? {
+                    RelayToClient::Response { id, response } if id == asked => match response {
+                        Response::Refused(refusal) => bail!("the relay refused: {refusal}"),
+                        _ => is_answered = true,
+                    },
+                    RelayToClient::Push(Push::Records { records, .. }) => {
+                        for record in &records {
+                            ensure!(record.seq == reading.last.next(), "a record is missing");
+                            reading.last = record.seq;
+                        }
+                    }
+                    _ => {}
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads a group from behind a position on, live.
+    pub(super) async fn subscribe_after(
+        &mut self,
+        group: Arc<Group>,
+        last: LogSeq,
+    ) -> anyhow::Result<()> {
         let id = group.id;
         let reading = Reading {
             group,
-            last: LogSeq(1),
+            last,
             credit: limits::MAX_CREDIT,
         };
         let request = self.subscription(&reading);

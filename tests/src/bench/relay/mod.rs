@@ -1,9 +1,12 @@
 //! The relay under load, beside others that store and forward: `./x bench firehose`, `rooms`, `latency`, `idle`,
-//! `append`, `recover`.
+//! `append`,
+//! `catchup-relay`, `recover`.
 //!
 //! Every system runs as a process of its own on this machine, gets the same records over the same number of
 //! connections, and takes its turns in the order A B B A. What makes a comparison unfair is in the notes.
 
+mod bare;
+mod catchup;
 mod compare;
 mod disk;
 mod idle;
@@ -14,6 +17,7 @@ mod plan;
 mod recover;
 mod system;
 
+pub use catchup::catchup;
 pub use compare::{Options, firehose, latency, rooms};
 pub use disk::append;
 pub use idle::idle;

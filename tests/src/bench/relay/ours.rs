@@ -25,7 +25,7 @@ const SUITE: u16 = 0x004F;
 /// How long one round, or connecting everybody, may take.
 const PATIENCE: Duration = Duration::from_secs(120);
 /// Connections that are made at a time.
-const DIALS: usize = 16;
+pub(super) const DIALS: usize = 16;
 
 /// A relay with an organisation.
 pub(super) struct Ours {
@@ -73,11 +73,7 @@ impl Ours {
     /// When a connection fails.
     pub(super) fn connect(&mut self, count: usize) -> anyhow::Result<Duration> {
         let start = Instant::now();
-        let keys = self.founded.devices.iter();
-        let keys: Vec<_> = keys
-            .filter_map(|device| device.keys.as_ref())
-            .map(|seeds| Arc::new(SigningKey::from_seed(&seeds[1])))
-            .collect();
+        let keys = self.transport_keys();
         let (claim, org) = (Arc::clone(&self.claim), self.founded.org);
         let first = self.members.len();
         let connected: anyhow::Result<Vec<Member>> = self.runtime.block_on(async {
@@ -143,6 +139,70 @@ impl Ours {
         self.groups.clear();
         self.connect(plan.connections())?;
         self.join(plan)
+    }
+
+    /// The first so many devices on new connections, one after the other; they read nothing yet.
+    ///
+    /// # Errors
+    /// As [`Ours::connect`].
+    pub(super) fn dial_again(&mut self, count: usize) -> anyhow::Result<()> {
+        self.members.clear();
+        self.connect(count).map(drop)
+    }
+
+    /// The first member reads a group up to this position; how long that took.
+    ///
+    /// # Errors
+    /// When a record is missing.
+    pub(super) fn pull(&mut self, group: usize, upto: u64) -> anyhow::Result<Duration> {
+        let group = self.groups.get(group).context("no such group")?;
+        let member = self.members.first_mut().context("nobody")?;
+        let start = Instant::now();
+        let pulled = async {
+            let pulling = tokio::time::timeout(PATIENCE, member.pull(group, upto));
+            pulling.await.context("the log takes too long")?
+        };
+        self.runtime.block_on(pulled)?;
+        Ok(start.elapsed())
+    }
+
+    /// Everybody of the plan at once, on the groups that are there, each where it stood.
+    ///
+    /// # Errors
+    /// As [`Ours::connect`].
+    pub(super) fn come_back(&mut self, plan: &Plan) -> anyhow::Result<()> {
+        let before = std::mem::take(&mut self.members);
+        let keys: Vec<_> = self.transport_keys();
+        let (claim, org) = (Arc::clone(&self.claim), self.founded.org);
+        let places: Vec<_> = before.iter().map(Member::places).collect();
+        drop(before);
+        let back: anyhow::Result<Vec<Member>> = self.runtime.block_on(async {
+            let mut dialing = Vec::new();
+            for (number, places) in places.into_iter().enumerate().take(plan.connections()) {
+                let (claim, key) = (Arc::clone(&claim), Arc::clone(&keys[number % keys.len()]));
+                dialing.push(tokio::spawn(async move {
+                    let mut member = Member::connect(&claim, org, key, number as u64).await?;
+                    for (group, last) in places {
+                        member.subscribe_after(group, last).await?;
+                    }
+                    anyhow::Ok(member)
+                }));
+            }
+            let mut members = Vec::with_capacity(dialing.len());
+            for dial in dialing {
+                members.push(dial.await??);
+            }
+            Ok(members)
+        });
+        self.members = back?;
+        Ok(())
+    }
+
+    fn transport_keys(&self) -> Vec<Arc<SigningKey>> {
+        let keys = self.founded.devices.iter();
+        keys.filter_map(|device| device.keys.as_ref())
+            .map(|seeds| Arc::new(SigningKey::from_seed(&seeds[1])))
+            .collect()
     }
 
     /// Lets every member do something at once, and waits for all.

@@ -82,7 +82,7 @@ pub fn recover(
 }
 
 /// Appends to the groups that the store has, as the relay would.
-fn fill(database: &Path, records: u64, progress: &Progress) -> anyhow::Result<()> {
+pub(super) fn fill(database: &Path, records: u64, progress: &Progress) -> anyhow::Result<()> {
     let store = store::open(database)?;
     let mut heads = Vec::new();
     for (key, row) in store.range(GROUPS, b"", b"", usize::MAX)? {
@@ -91,12 +91,12 @@ fn fill(database: &Path, records: u64, progress: &Progress) -> anyhow::Result<()
         let group = GroupId(key.as_slice().try_into()?);
         heads.push((group, head.org, head.head_seq.0));
     }
-    let mut engine = Engine::over(store, database, heads);
-    while engine.written < records {
+    let mut engine = Engine::over(store, heads);
+    while engine.written() < records {
         progress.check()?;
         engine.append(BATCH)?;
-        if engine.written.is_multiple_of(50 * BATCH as u64) {
-            progress.say(&format!("{} records are stored", engine.written));
+        if engine.written().is_multiple_of(50 * BATCH as u64) {
+            progress.say(&format!("{} records are stored", engine.written()));
         }
     }
     Ok(())

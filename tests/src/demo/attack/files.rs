@@ -11,7 +11,7 @@ use mortise_protocol::content::{self, Content};
 use mortise_protocol::group::{Group, MlsProvider, Opened};
 use mortise_protocol::identity::{Epoch, GroupId, LogSeq, RosterSeq, decode};
 use mortise_protocol::roster::SignedEntry;
-use mortise_protocol::store::{Reader as _, Space, SqliteStore, Tx};
+use mortise_protocol::store::{Reader, Space, SqliteStore, Tx};
 use mortise_protocol::wire::{LogRecord, RecordBody, RosterHead};
 use mortise_relay::core::layout;
 use openmls_rust_crypto::RustCrypto;
@@ -76,7 +76,7 @@ impl RelayFiles {
     }
 }
 
-fn rows(store: &SqliteStore, space: Space) -> anyhow::Result<Vec<(Vec<u8>, Vec<u8>)>> {
+fn rows(store: &impl Reader, space: Space) -> anyhow::Result<Vec<(Vec<u8>, Vec<u8>)>> {
     let rows = store.range(space, &[], &[], usize::MAX)?;
     rows.into_iter()
         .map(|(key, value)| match value.split_first() {
