@@ -15,7 +15,7 @@ use std::time::Duration;
 use mortise_protocol::engine::{Command, CommandKind, Engine, Event, Input, IntentId, Output};
 use mortise_protocol::identity::{GroupId, LogSeq};
 use mortise_protocol::store::SqliteStore;
-use mortise_protocol::wire::{ClientToRelay, CloseCode};
+use mortise_protocol::wire::ClientToRelay;
 use rand::rngs::StdRng;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::time::Instant;
@@ -66,8 +66,6 @@ struct Loop {
     rng: StdRng,
     wake_ms: Option<u64>,
     hang_up: Option<TransportError>,
-    /// The relay has put this device out: it is not asked again before the user asks (REQ-049).
-    removed: bool,
     status: watch::Sender<Status>,
     events: broadcast::Sender<Event>,
     waiting: HashMap<IntentId, mpsc::Sender<Event>>,
@@ -94,7 +92,6 @@ impl Session {
             rng: system_rng(),
             wake_ms: None,
             hang_up: None,
-            removed: false,
             status,
             events,
             waiting: HashMap::new(),
@@ -219,7 +216,7 @@ impl Loop {
         if self.engine.is_synced() {
             self.backoff.reset();
         }
-        if self.is_out() {
+        if self.engine.is_expelled() {
             self.line = Line::Off;
         }
         self.publish(|_| {});
@@ -237,13 +234,7 @@ impl Loop {
         }
     }
 
-    fn is_out(&self) -> bool {
-        self.removed || self.engine.is_expelled()
-    }
-
     fn disconnect(&mut self, error: TransportError) -> Result<(), Fault> {
-        let code = CloseCode::REMOVED;
-        self.removed |= matches!(error, TransportError::Closed { code: said } if said == code);
         let was_up = matches!(self.line, Line::Up(_));
         self.redial_later(error);
         if was_up {
@@ -299,7 +290,7 @@ impl Loop {
             status.synced = matches!(self.line, Line::Up(_)) && self.engine.is_synced();
             status.no_room = self.engine.waits_for_room_only();
             status.turned_away = self.engine.turned_away().cloned();
-            status.expelled = self.is_out();
+            status.expelled = self.engine.is_expelled();
             status.distrusted = self.engine.distrusts_relay().map(ToString::to_string);
             *status != before
         });

@@ -198,17 +198,12 @@ mod tests {
             device: key.public().device_id(),
             key: &key,
         };
-        let now_s = wall_clock_s();
+        // openmls holds lifetimes against its own clock.
+        let now_s = Lifetime::new(0).not_after();
         let lifetime = Lifetime::init(now_s.saturating_add_signed(from_s), now_s + to_s);
         let builder = builder_of(SUITE_CLASSICAL, now_s * 1_000)?.key_package_lifetime(lifetime);
         let bytes = build(builder, &provider, &me, SUITE_CLASSICAL)?;
         read_key_package(&crypto, SUITE_CLASSICAL, now_s * 1_000, &bytes).map(drop)
-    }
-
-    /// openmls holds lifetimes against the wall clock.
-    fn wall_clock_s() -> u64 {
-        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-        since.expect("after 1970").as_secs()
     }
 
     /// REQ-092: 84 days in all and 56 days left are taken; a second more, or less, is not.
