@@ -268,7 +268,10 @@ Next:
 }
 
 fn serve(data: PathBuf, listen: Option<SocketAddr>, as_json: bool) -> Result<()> {
+    // One processor is the committer's: threads for the network beyond the others only take turns with it.
+    let processors = std::thread::available_parallelism().map_or(2, usize::from);
     let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads((processors - 1).max(1))
         .enable_all()
         .build()
         .context("cannot start the runtime")?;

@@ -5,7 +5,7 @@ use mortise_protocol::engine::{
     PinChoice, PolicyChange, WhoMayAdd,
 };
 use mortise_protocol::group::{
-    Changes, Group, GroupPolicy, Me, MlsProvider, SUITE_CLASSICAL, Violation,
+    Changes, Crypto, Group, GroupPolicy, Me, MlsProvider, SUITE_CLASSICAL, Violation,
 };
 use mortise_protocol::identity::{Epoch, GroupId, Hash, LogSeq, UserId, decode, encode};
 use mortise_protocol::roster::Role;
@@ -14,7 +14,6 @@ use mortise_protocol::wire::aad::{AuthenticatedData, ContentType, PrivateHeader}
 use mortise_protocol::wire::log::{CommitEntry, LogCursor, entry_hash};
 use mortise_protocol::wire::{ConnectionBinding, LogRecord, Push, RecordBody, RelayToClient};
 use mortise_tests::world::{ADDRESS, DiskFault, PersonId, World};
-use openmls_rust_crypto::RustCrypto;
 
 const MINUTE_MS: u64 = 60_000;
 const DAY_MS: u64 = 24 * 60 * MINUTE_MS;
@@ -689,7 +688,7 @@ impl Villain {
         let person = &mut self.room.world.people[self.who.0];
         let (org, user, device) = (person.engine().org(), person.user(), person.device());
         let store = person.engine_mut().store_mut().snapshot();
-        let (crypto, tx) = (RustCrypto::default(), Tx::new(&store));
+        let (crypto, tx) = (Crypto::default(), Tx::new(&store));
         let provider = MlsProvider::new(&crypto, &tx);
         let mut group = Group::load(&provider, self.room.group)
             .expect("a state that loads")
@@ -744,13 +743,21 @@ impl Villain {
 
     /// Hands records to somebody as the relay would, and returns what was found wrong with them.
     fn shows(&mut self, to: PersonId, records: Vec<LogRecord>) -> Vec<Violation> {
+        self.shows_at_once(to, vec![records])
+    }
+
+    /// The same in several frames, which share a step.
+    fn shows_at_once(&mut self, to: PersonId, frames: Vec<Vec<LogRecord>>) -> Vec<Violation> {
         let group = self.room.group;
         let now = self.room.world.now_ms;
         let engine = self.room.world.people[to.0].engine_mut();
         let line = Input::Connected(ConnectionBinding([1; 32]));
         engine.handle(now, line).expect("a step");
-        let frame = RelayToClient::Push(Push::Records { group, records });
-        let outputs = engine.handle(now, Input::Frame(frame)).expect("a step");
+        let frames = frames.into_iter().map(|records| {
+            let push = Push::Records { group, records };
+            Input::Frame(RelayToClient::Push(push))
+        });
+        let outputs = engine.handle_all(now, frames).expect("a step");
         let violations = outputs.iter().filter_map(|output| match output {
             Output::Event(Event::Alarm(mortise_protocol::engine::Alarm::Refused {
                 violation,
@@ -809,6 +816,23 @@ fn a_second_leave_in_one_epoch_is_refused() {
     assert_ne!(first.payload, second.payload);
     let found = villain.shows(cy, vec![first, second]);
     assert_eq!(found, [Violation::LeaveTwice]);
+}
+
+/// REQ-090: frames that share a transaction are judged one by one, and written together; what one is refused for does not
+/// undo the one before.
+#[test]
+fn frames_of_one_step_are_judged_one_by_one() {
+    let room = Room::of(&["Ann", "Bob", "Cy", "Dot"]);
+    let (bob, cy) = (room.people[1], room.people[2]);
+    let mut villain = Villain::new(room, bob);
+    let [first, second] = villain.leaves_twice();
+    let again = first.clone();
+    let disk = villain.room.world.people[cy.0].engine_mut().store_mut();
+    let batches = disk.batches();
+    let found = villain.shows_at_once(cy, vec![vec![first], vec![second], vec![again]]);
+    assert_eq!(found, [Violation::LeaveTwice]);
+    let disk = villain.room.world.people[cy.0].engine_mut().store_mut();
+    assert_eq!(disk.batches(), batches + 1);
 }
 
 /// REQ-082, REQ-121: a guest adds nobody.

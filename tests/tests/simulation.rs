@@ -53,7 +53,7 @@ fn a_seed_replays() {
 /// within a few seeds, which are clean without it.
 #[test]
 fn planted_bugs_are_caught() {
-    const SEEDS: u64 = 8;
+    const SEEDS: u64 = 20;
     let plants = Plant::ALL.len() as u64;
     let planted = |plant| Options {
         plant,

@@ -55,6 +55,14 @@ impl Line {
         }
     }
 
+    /// A frame that is here already, if there is one.
+    pub(super) fn ready(&mut self) -> Option<RelayToClient> {
+        match self {
+            Self::Up(connection) => connection.ready(),
+            Self::Off | Self::Waiting(_) | Self::Dialing(_) => None,
+        }
+    }
+
     /// The next thing that happens; never, while it is off. Cancel-safe.
     pub(super) async fn next(&mut self) -> LineEvent {
         match self {

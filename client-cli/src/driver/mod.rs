@@ -36,6 +36,8 @@ const REQUESTS: usize = 256;
 const EVENTS: usize = 4_096;
 /// Events that one command may have waiting.
 const EVENTS_PER_COMMAND: usize = 64;
+/// Frames that share one step of the engine, at most.
+const FRAMES_PER_STEP: usize = 64;
 /// The timer looks at the wall clock at least this often, so that a clock that was set costs no more.
 const LONGEST_SLEEP: Duration = Duration::from_secs(30);
 /// The timer never fires faster than this.
@@ -180,7 +182,15 @@ impl Loop {
                 self.redial_later(error);
                 Ok(())
             }
-            LineEvent::Frame(frame) => self.feed(Input::Frame(frame)),
+            LineEvent::Frame(frame) => {
+                // What came in during the last step shares a transaction, and so one sync of the disk.
+                let more = std::iter::from_fn(|| self.line.ready()).take(FRAMES_PER_STEP - 1);
+                let frames: Vec<_> = std::iter::once(frame)
+                    .chain(more)
+                    .map(Input::Frame)
+                    .collect();
+                self.feed_all(frames)
+            }
             LineEvent::Ended(error) => self.disconnect(error),
         }
     }
@@ -195,8 +205,12 @@ impl Loop {
 
     /// One step of the engine, and what comes of it.
     fn feed(&mut self, input: Input) -> Result<(), Fault> {
+        self.feed_all(vec![input])
+    }
+
+    fn feed_all(&mut self, inputs: Vec<Input>) -> Result<(), Fault> {
         let outputs =
-            blocking(|| self.engine.handle(now_ms(), input)).map_err(|e| Fault::of(&e))?;
+            blocking(|| self.engine.handle_all(now_ms(), inputs)).map_err(|e| Fault::of(&e))?;
         for output in outputs {
             match output {
                 Output::Send(frame) => self.send(&frame),

@@ -102,6 +102,11 @@ impl Connection {
         self.streams.recv().await
     }
 
+    /// A frame from the relay that is here already, if there is one.
+    pub fn ready(&mut self) -> Option<RelayToClient> {
+        self.streams.ready()
+    }
+
     /// What this connection has cost so far.
     #[must_use]
     pub fn traffic(&self) -> Traffic {

@@ -126,6 +126,11 @@ impl Streams {
         self.received.recv().await.map(|incoming| incoming.frame)
     }
 
+    /// A frame that is here already, if there is one.
+    pub(super) fn ready(&mut self) -> Option<RelayToClient> {
+        self.received.try_recv().ok().map(|incoming| incoming.frame)
+    }
+
     /// What a stream failed with, if that is what ended the connection.
     pub(super) fn fault(&self) -> Option<TransportError> {
         self.fault.get().cloned()

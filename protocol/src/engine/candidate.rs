@@ -232,6 +232,7 @@ impl State {
             rows::ORDERS,
             rows::LOG_HASHES,
             rows::EPOCHS,
+            rows::LEAF_S,
             GROUPS,
         ] {
             for (key, _) in tx.scan(space, &id.0)? {

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use super::restart::remember_parent;
 use super::rows::{
-    self, GROUPS, GroupRow, GroupStatus, HISTORY, INTENTS, LOG_HASHES, ORDERS, OUTBOX, OrderRow,
-    OutboxKind, OutboxRow,
+    self, GROUPS, GroupRow, GroupStatus, HISTORY, INTENTS, LEAF_S, LOG_HASHES, ORDERS, OUTBOX,
+    OrderRow, OutboxKind, OutboxRow,
 };
 use super::state::{Chore, State};
 use super::warm::Warmth;
@@ -73,30 +73,43 @@ impl Seen {
         }
     }
 
-    /// Tells what the commit that led from here to `after`, which is how `state` is, did to the tree.
-    fn note_warmth(
-        &self,
-        after: &Self,
-        engine: &mut State,
-        row: &mut GroupRow,
-        state: &Group,
-        by: DeviceId,
-    ) {
-        let added: Vec<_> = after.without(self).map(|leaf| leaf.device).collect();
+    /// What the commit that led from here to `after` changed.
+    fn changed<'a>(&'a self, after: &'a Self) -> Changed<'a> {
+        Changed {
+            gone: without(&self.leaves, &after.leaves),
+            added: without(&after.leaves, &self.leaves),
+            before: self,
+            after,
+        }
+    }
+}
+
+/// The leaves that are here and not there.
+fn without(here: &[Leaf], there: &[Leaf]) -> Vec<Leaf> {
+    let there: BTreeSet<_> = there.iter().map(|leaf| leaf.device).collect();
+    let leaves = here.iter().filter(|leaf| !there.contains(&leaf.device));
+    leaves.copied().collect()
+}
+
+/// What a commit changed.
+struct Changed<'a> {
+    before: &'a Seen,
+    after: &'a Seen,
+    gone: Vec<Leaf>,
+    added: Vec<Leaf>,
+}
+
+impl Changed<'_> {
+    /// Tells what the commit did to the tree, which is now as in `state`.
+    fn note_warmth(&self, engine: &mut State, row: &mut GroupRow, state: &Group, by: DeviceId) {
+        let added: Vec<_> = self.added.iter().map(|leaf| leaf.device).collect();
         // Only a commit that does nothing but add needs no path.
         let commit = Warmth {
             committer: by,
-            has_path: added.is_empty() || self.without(after).next().is_some(),
+            has_path: added.is_empty() || !self.gone.is_empty(),
             added: &added,
         };
         engine.note_warmth(row, state, &commit);
-    }
-
-    /// The leaves that are here and not there.
-    fn without<'a>(&'a self, other: &'a Self) -> impl Iterator<Item = &'a Leaf> {
-        let there: BTreeSet<_> = other.leaves.iter().map(|leaf| leaf.device).collect();
-        let leaves = self.leaves.iter();
-        leaves.filter(move |leaf| !there.contains(&leaf.device))
     }
 }
 
@@ -394,7 +407,7 @@ impl State {
         self.tell_appended(tx, outbox, group, inbound.record.seq)?;
         let me = (self.identity.device, self.identity.user);
         if let Some(s) = roster_seq_of(body) {
-            inbound.row.leaf_s.insert(me.0, s);
+            rows::put(tx, LEAF_S, rows::leaf_key(group, me.0), &s)?;
         }
         match outbox.kind {
             OutboxKind::Create | OutboxKind::Restart => Err(Violation::ForbiddenContent.into()),
@@ -423,12 +436,14 @@ impl State {
                 let after = Seen::of(&state);
                 let s = roster_seq_of(body).unwrap_or_default();
                 self.enter_epoch(tx, inbound, &state, s)?;
-                before.note_warmth(&after, self, inbound.row, &state, me.0);
+                let changed = before.changed(&after);
+                changed.note_warmth(self, inbound.row, &state, me.0);
+                Self::forget_leaves(tx, inbound, &changed.gone)?;
                 self.groups.insert(group, state);
                 if let Some(intent) = outbox.intent {
                     self.handle_change_met(tx, group, intent, &after.leaves)?;
                 }
-                self.tell_change(tx, inbound, s, me, &before, &after)
+                self.tell_change(tx, inbound, s, me, &changed)
             }
         }
     }
@@ -462,12 +477,38 @@ impl State {
         Ok(header)
     }
 
-    fn check_leaf(row: &mut GroupRow, leaf: &Leaf, s: RosterSeq) -> Result<(), Refused> {
-        let last = row.leaf_s.entry(leaf.device).or_default();
-        if s < *last {
+    /// `s` never falls per leaf (REQ-084).
+    fn check_leaf(
+        tx: &Tx<'_>,
+        inbound: &Inbound<'_>,
+        leaf: &Leaf,
+        s: RosterSeq,
+    ) -> Result<(), Refused> {
+        let key = rows::leaf_key(inbound.group, leaf.device);
+        let last: Option<RosterSeq> = rows::load(tx, LEAF_S, &key)?;
+        let old = inbound.row.old_leaf_s.get(&leaf.device).copied();
+        if Some(s) < last.max(old) {
             return Err(Refused::Rule(Violation::RosterSeqFell, Some(leaf.device)));
         }
-        *last = s;
+        rows::put(tx, LEAF_S, key, &s)?;
+        Ok(())
+    }
+
+    /// Leaves that are gone begin anew if they come back; what an older version has kept is kept as it is kept now.
+    fn forget_leaves(
+        tx: &Tx<'_>,
+        inbound: &mut Inbound<'_>,
+        gone: &[Leaf],
+    ) -> Result<(), EngineError> {
+        for (device, s) in std::mem::take(&mut inbound.row.old_leaf_s) {
+            let key = rows::leaf_key(inbound.group, device);
+            if tx.get(LEAF_S, &key)?.is_none() {
+                rows::put(tx, LEAF_S, key, &s)?;
+            }
+        }
+        for leaf in gone {
+            tx.delete(LEAF_S, rows::leaf_key(inbound.group, leaf.device));
+        }
         Ok(())
     }
 
@@ -496,7 +537,7 @@ impl State {
         validate::check_application(&self.roster, s, &sender, tree)
             .map_err(|v| Refused::Rule(v, Some(sender.device)))?;
         self.clean_at.insert(inbound.group, known);
-        Self::check_leaf(inbound.row, &sender, s)?;
+        Self::check_leaf(tx, inbound, &sender, s)?;
         let kind =
             history_of(&bytes).ok_or(Refused::Rule(Violation::BadContent, Some(sender.device)))?;
         inbound.history(tx, Some((sender.device, sender.user)), kind)?;
@@ -521,7 +562,7 @@ impl State {
         let leaver = leave.leaver;
         validate::check_leave(&self.roster, s, &leaver, state.leaves(), &state.leavers())
             .map_err(|v| Refused::Rule(v, Some(leaver.device)))?;
-        Self::check_leaf(inbound.row, &leaver, s)?;
+        Self::check_leaf(tx, inbound, &leaver, s)?;
         let crypto = self.crypto.clone();
         state.keep_leave(&MlsProvider::new(&crypto, tx), leave)?;
         self.groups.insert(inbound.group, state);
@@ -551,7 +592,7 @@ impl State {
         let committer = change.committer;
         self.check_change(&state, inbound, entry, s, &change)
             .map_err(|v| Refused::Rule(v, Some(committer.device)))?;
-        Self::check_leaf(inbound.row, &committer, s)?;
+        Self::check_leaf(tx, inbound, &committer, s)?;
         let removes_me = change.removes_me;
         let me = self.identity.device;
         if removes_me && !change.adds.iter().any(|leaf| leaf.device == me) {
@@ -563,16 +604,18 @@ impl State {
         state.merge(&provider, *change)?;
         let after = Seen::of(&state);
         let who = (committer.device, committer.user);
+        let changed = before.changed(&after);
+        Self::forget_leaves(tx, inbound, &changed.gone)?;
         if removes_me {
             inbound.row.status = GroupStatus::Removed;
             state.delete(&provider)?;
             self.release_candidates(tx, group)?;
-            return self.tell_change(tx, inbound, s, who, &before, &after);
+            return self.tell_change(tx, inbound, s, who, &changed);
         }
         self.enter_epoch(tx, inbound, &state, s)?;
-        before.note_warmth(&after, self, inbound.row, &state, who.0);
+        changed.note_warmth(self, inbound.row, &state, who.0);
         self.groups.insert(group, state);
-        self.tell_change(tx, inbound, s, who, &before, &after)
+        self.tell_change(tx, inbound, s, who, &changed)
     }
 
     fn check_change(
@@ -636,8 +679,6 @@ impl State {
             row.retention_days = state.policy().retention_days;
             self.chores.remove(&(group, Chore::Prune));
         }
-        row.leaf_s
-            .retain(|device, _| state.leaves().iter().any(|l| l.device == *device));
         self.open_epoch(tx, group, row, inbound.record.fence);
         if let Some(link) = &mut self.link {
             link.subs.remove(&group);
@@ -652,12 +693,12 @@ impl State {
         inbound: &mut Inbound<'_>,
         s: RosterSeq,
         who: (DeviceId, UserId),
-        before: &Seen,
-        after: &Seen,
+        changed: &Changed<'_>,
     ) -> Result<(), Refused> {
+        let (before, after) = (changed.before, changed.after);
         let mut rotated: Option<(RosterSeq, Vec<UserId>)> = None;
         let (mut removed, mut left) = (Vec::new(), Vec::new());
-        for leaf in before.without(after) {
+        for leaf in &changed.gone {
             let order = self.roster.device(leaf.device).and_then(|d| d.revoked);
             match order.filter(|order| *order <= s) {
                 Some(order) => {
@@ -678,10 +719,10 @@ impl State {
             }
         }
         // Who is out, or in by another way, has no open question.
-        for leaf in before.without(after).chain(after.without(before)) {
+        for leaf in changed.gone.iter().chain(&changed.added) {
             self.resyncs_asked.remove(&(inbound.group, leaf.device));
         }
-        let added: Vec<_> = after.without(before).map(|leaf| leaf.user).collect();
+        let added: Vec<_> = changed.added.iter().map(|leaf| leaf.user).collect();
         let changes = after.policy.changes_since(&before.policy);
         let kind = if let Some((order, mut users)) = rotated {
             users.dedup();

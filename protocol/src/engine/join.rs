@@ -227,7 +227,7 @@ impl State {
             log_hash: Hash([0; 32]),
             fence: item.entry.fence,
             commit_s: s,
-            leaf_s: BTreeMap::new(),
+            old_leaf_s: BTreeMap::new(),
             floor_seq: LogSeq(0),
             floor_fence: RosterSeq(0),
             ends_at: None,
@@ -236,8 +236,10 @@ impl State {
             is_candidate: false,
             resynced_ms: 0,
         };
-        for (key, _) in tx.scan(rows::LOG_HASHES, &item.group.0)? {
-            tx.delete(rows::LOG_HASHES, key);
+        for space in [rows::LOG_HASHES, rows::LEAF_S] {
+            for (key, _) in tx.scan(space, &item.group.0)? {
+                tx.delete(space, key);
+            }
         }
         self.open_epoch(tx, item.group, &mut row, item.entry.fence);
         rows::put(tx, GROUPS, item.group.0, &row)?;

@@ -143,6 +143,18 @@ impl<S: Store> Engine<S> {
     /// # Errors
     /// [`EngineError`]: nothing has happened, and the next step starts from what is stored, without a connection.
     pub fn handle(&mut self, now_ms: u64, input: Input) -> Result<Vec<Output>, EngineError> {
+        self.handle_all(now_ms, [input])
+    }
+
+    /// Takes inputs that have come in while another was worked on, in order and in one transaction.
+    ///
+    /// # Errors
+    /// As [`Engine::handle`]; of all of them, nothing has happened.
+    pub fn handle_all(
+        &mut self,
+        now_ms: u64,
+        inputs: impl IntoIterator<Item = Input>,
+    ) -> Result<Vec<Output>, EngineError> {
         if self.torn {
             self.state.reload(&self.store)?;
             self.torn = false;
@@ -150,7 +162,7 @@ impl<S: Store> Engine<S> {
         self.state.now_ms = now_ms;
         let batch = {
             let tx = Tx::new(&self.store);
-            let step = self.state.step(&tx, input);
+            let step = self.state.step(&tx, inputs);
             // openmls does not pass on why it could not read: a store's failure is nobody else's fault.
             match tx.failure() {
                 Some(failure) => Err(failure.into()),

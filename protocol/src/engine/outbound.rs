@@ -59,7 +59,7 @@ impl State {
             log_hash: Hash([0; 32]),
             fence: RosterSeq(0),
             commit_s: self.roster.head().seq,
-            leaf_s: std::collections::BTreeMap::new(),
+            old_leaf_s: std::collections::BTreeMap::new(),
             floor_seq: LogSeq(0),
             floor_fence: RosterSeq(0),
             ends_at: None,

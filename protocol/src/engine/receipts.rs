@@ -3,6 +3,8 @@
 //!
 //! Nobody waits for any of this, and nothing else depends on it.
 
+use std::collections::BTreeSet;
+
 use super::link::Asked;
 use super::outbound::Work;
 use super::rows::{self, FoundRow, ORDER_SETS, ORDERS, OrderRow};
@@ -41,6 +43,10 @@ impl State {
         tx: &Tx<'_>,
         work: &Work<'_>,
     ) -> Result<(), EngineError> {
+        if self.is_rotating() {
+            self.receipts_due.insert(work.id);
+            return Ok(());
+        }
         for (number, row) in rows::of_group::<OrderRow>(tx, ORDERS, work.id)? {
             let order = RosterSeq(number);
             match row.proven {
@@ -54,6 +60,21 @@ impl State {
             }
         }
         Ok(())
+    }
+
+    /// Whether somebody is being removed from any of this device's groups: until others have done it or its own turn has
+    /// come, the processors are needed for that.
+    fn is_rotating(&self) -> bool {
+        self.duties.values().any(|at| *at > self.now_ms)
+    }
+
+    /// The groups that receipts are due for, once nothing has to be rotated any more.
+    pub(super) fn take_receipts_due(&mut self) -> BTreeSet<GroupId> {
+        if self.is_rotating() {
+            BTreeSet::new()
+        } else {
+            std::mem::take(&mut self.receipts_due)
+        }
     }
 
     fn once(&mut self, group: GroupId, order: RosterSeq, step: Step) -> bool {

@@ -50,6 +50,9 @@ pub(super) const EPOCHS: Space = Space(0x31);
 /// [`super::compared::ComparedRow`]; by user.
 pub(super) const COMPARED: Space = Space(0x32);
 
+/// The newest `s` of a leaf, a [`RosterSeq`]; by group and device.
+pub(super) const LEAF_S: Space = Space(0x3A);
+
 /// Intents with numbers from here on are the engine's own: nobody is told of them.
 pub(super) const INTERNAL: u64 = 1 << 63;
 
@@ -171,8 +174,8 @@ pub(super) struct GroupRow {
     pub(super) fence: RosterSeq,
     /// `s` of the newest commit.
     pub(super) commit_s: RosterSeq,
-    /// The newest `s` of each leaf.
-    pub(super) leaf_s: BTreeMap<DeviceId, RosterSeq>,
+    /// The newest `s` of each leaf as older versions kept it; what is here moves to [`LEAF_S`] with the next commit.
+    pub(super) old_leaf_s: BTreeMap<DeviceId, RosterSeq>,
     /// Records after this one have at least the fence `floor_fence`.
     pub(super) floor_seq: LogSeq,
     pub(super) floor_fence: RosterSeq,
@@ -386,6 +389,11 @@ pub(super) fn key(group: GroupId, number: u64) -> Vec<u8> {
     [&group.0[..], &number.to_be_bytes()].concat()
 }
 
+/// `group || device`.
+pub(super) fn leaf_key(group: GroupId, device: DeviceId) -> Vec<u8> {
+    [&group.0[..], &device.0].concat()
+}
+
 /// The number of a [`key`].
 pub(super) fn number(key: &[u8]) -> Result<u64, EngineError> {
     key.last_chunk::<8>()
@@ -505,7 +513,7 @@ mod tests {
             log_hash: Hash([8; 32]),
             fence: RosterSeq(9),
             commit_s: RosterSeq(10),
-            leaf_s: BTreeMap::from([(DeviceId([11; 16]), RosterSeq(12))]),
+            old_leaf_s: BTreeMap::from([(DeviceId([11; 16]), RosterSeq(12))]),
             floor_seq: LogSeq(13),
             floor_fence: RosterSeq(14),
             ends_at: Some(LogSeq(15)),

@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use openmls_rust_crypto::RustCrypto;
 use rand::RngCore;
 
 use super::checkpoints::Freshness;
@@ -23,7 +22,7 @@ use super::{
 };
 use crate::certificate::Evidence;
 use crate::content;
-use crate::group::{Group, GroupPolicy, Me, MlsProvider};
+use crate::group::{Crypto, Group, GroupPolicy, Me, MlsProvider};
 use crate::identity::{DeviceId, Epoch, GroupId, Hash, RosterSeq, UserId};
 use crate::roster::{Head, Roster};
 use crate::store::{Reader, Space, Tx};
@@ -49,7 +48,7 @@ pub(super) enum Chore {
 
 pub(super) struct State {
     pub(super) rng: Box<dyn RngCore + Send>,
-    pub(super) crypto: Arc<RustCrypto>,
+    pub(super) crypto: Arc<Crypto>,
     pub(super) identity: Arc<Identity>,
     pub(super) directory: Directory,
     pub(super) fresh: Freshness,
@@ -77,6 +76,8 @@ pub(super) struct State {
     pub(super) heard_at: BTreeMap<GroupId, u64>,
     /// Groups whose removal the relay asked this device to commit first.
     pub(super) leases: BTreeSet<GroupId>,
+    /// Groups whose proofs and receipts wait until no group has to be rotated.
+    pub(super) receipts_due: BTreeSet<GroupId>,
     /// Groups to look at before the step ends.
     pub(super) dirty: BTreeSet<GroupId>,
     /// Groups that wait for something.
@@ -118,7 +119,7 @@ impl State {
         };
         let mut this = Self {
             rng,
-            crypto: Arc::new(RustCrypto::default()),
+            crypto: Arc::new(Crypto::default()),
             roster: Roster::new(identity.org),
             identity: Arc::new(identity),
             directory,
@@ -136,6 +137,7 @@ impl State {
             absent: BTreeMap::new(),
             heard_at: BTreeMap::new(),
             leases: BTreeSet::new(),
+            receipts_due: BTreeSet::new(),
             dirty: BTreeSet::new(),
             unsettled: BTreeSet::new(),
             restart_at: BTreeMap::new(),
@@ -259,14 +261,20 @@ impl State {
         rows::put(tx, META, STOCKED_SUITE, &suite)
     }
 
-    /// One input.
-    pub(super) fn step(&mut self, tx: &Tx<'_>, input: Input) -> Result<(), EngineError> {
-        match input {
-            Input::Connected(binding) => self.handle_connected(binding),
-            Input::Disconnected => self.handle_disconnected(tx)?,
-            Input::Frame(frame) => self.handle_frame(tx, frame)?,
-            Input::Tick => self.handle_tick(tx)?,
-            Input::Command(command) => self.handle_command(tx, command)?,
+    /// What has come in, in order, and then whatever can be done.
+    pub(super) fn step(
+        &mut self,
+        tx: &Tx<'_>,
+        inputs: impl IntoIterator<Item = Input>,
+    ) -> Result<(), EngineError> {
+        for input in inputs {
+            match input {
+                Input::Connected(binding) => self.handle_connected(binding),
+                Input::Disconnected => self.handle_disconnected(tx)?,
+                Input::Frame(frame) => self.handle_frame(tx, frame)?,
+                Input::Tick => self.handle_tick(tx)?,
+                Input::Command(command) => self.handle_command(tx, command)?,
+            }
         }
         self.pump(tx)
     }
@@ -287,6 +295,9 @@ impl State {
             .pop_first()
             .or_else(|| self.link.as_mut()?.next_waiting())
         {
+            self.pump_group(tx, group)?;
+        }
+        for group in self.take_receipts_due() {
             self.pump_group(tx, group)?;
         }
         if let Some(wake) = self.next_wake() {

@@ -5,10 +5,9 @@ use openmls::prelude::{
     Ciphersuite, KeyPackage, KeyPackageBuilder, KeyPackageIn, Lifetime, MlsMessageBodyIn,
     MlsMessageIn, MlsMessageOut, ProtocolVersion,
 };
-use openmls_rust_crypto::RustCrypto;
 
 use super::validate::Leaf;
-use super::{DeviceCredential, Me, MlsProvider, MlsSigner, Resync, capabilities};
+use super::{Crypto, DeviceCredential, Me, MlsProvider, MlsSigner, Resync, capabilities};
 use crate::identity::PublicKey;
 use crate::wire::limits;
 
@@ -137,7 +136,7 @@ impl ReadKeyPackage {
 /// # Errors
 /// [`KeyPackageError`].
 pub fn read_key_package(
-    crypto: &RustCrypto,
+    crypto: &Crypto,
     suite: u16,
     now_ms: u64,
     bytes: &[u8],

@@ -9,12 +9,13 @@ use openmls::prelude::{
     ProtocolMessage, QueuedProposal, Sender, SenderRatchetConfiguration, StagedCommit,
     StagedWelcome,
 };
-use openmls_rust_crypto::RustCrypto;
 use zeroize::Zeroizing;
 
 use super::key_package::{ReadKeyPackage, suite_of};
 use super::validate::{CommitView, Leaf, Resynced, Violation};
-use super::{DeviceCredential, GroupPolicy, Me, MlsProvider, MlsSigner, Resync, capabilities};
+use super::{
+    Crypto, DeviceCredential, GroupPolicy, Me, MlsProvider, MlsSigner, Resync, capabilities,
+};
 use crate::identity::{DeviceId, Epoch, GroupId, PublicKey, RosterSeq, SigningKey};
 use crate::wire::log::ACCESS_KEY_LABEL;
 
@@ -366,7 +367,7 @@ impl Group {
     ///
     /// # Errors
     /// [`GroupError::NotAMember`] once this device was removed.
-    pub fn access_key(&self, crypto: &RustCrypto) -> Result<Arc<SigningKey>, GroupError> {
+    pub fn access_key(&self, crypto: &Crypto) -> Result<Arc<SigningKey>, GroupError> {
         if let Some(known) = self.access_key.get() {
             return Ok(known.clone());
         }

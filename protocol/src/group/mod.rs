@@ -7,6 +7,7 @@
 //! [`Group::encrypt`]. Getters: [`Group::members`], [`Group::policy`], [`Group::access_key`].
 
 mod credential;
+mod crypto;
 mod key_package;
 mod mls;
 mod policy;
@@ -16,6 +17,7 @@ mod tree;
 pub mod validate;
 
 pub use credential::{CREDENTIAL_VERSION, DeviceCredential};
+pub use crypto::Crypto;
 pub use key_package::{
     KeyPackageError, ReadKeyPackage, make_key_package, make_resync_key_package, read_key_package,
 };

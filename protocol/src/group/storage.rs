@@ -3,7 +3,8 @@
 //! [`MlsStorage`] maps every call of openmls's storage trait onto rows of one [`Space`], [`MLS`]. A row's key is
 //! its [`Row`] tag followed by the postcard form of openmls's key; its value is a version byte followed by the
 //! postcard form of the entity. The two lists (own leaf nodes, queued proposals) are one row per element, with a
-//! big-endian sequence number after the group, so that appending rewrites nothing.
+//! big-endian sequence number after the group, so that appending rewrites nothing. The two entities that grow with the group,
+//! the ratchet tree and the message secrets, are kept in pieces (see `pieces`).
 //!
 //! Postcard does not describe itself: the fields of openmls's types are the format. A change of openmls's version
 //! or features is a change of format, and needs a new version byte and a migration.
@@ -11,16 +12,17 @@
 //! This module must never write past the transaction: what openmls stores is durable only once the caller commits
 //! it, together with what the caller derived from it.
 
+mod pieces;
 mod rows;
 #[cfg(test)]
 mod tests;
 
-use openmls_rust_crypto::RustCrypto;
 use openmls_traits::OpenMlsProvider;
 use openmls_traits::storage::{CURRENT_VERSION, StorageProvider, traits};
 
 pub use self::rows::{MlsStorageError, Row};
 use self::rows::{Result, decode, encode};
+use super::Crypto;
 use crate::store::{Space, Tx};
 
 /// The table that holds openmls's state.
@@ -29,14 +31,14 @@ pub const MLS: Space = Space(0x10);
 /// openmls's provider over one open transaction.
 #[derive(Debug)]
 pub struct MlsProvider<'a, 's> {
-    crypto: &'a RustCrypto,
+    crypto: &'a Crypto,
     storage: MlsStorage<'a, 's>,
 }
 
 impl<'a, 's> MlsProvider<'a, 's> {
     /// A provider that computes with `crypto` and stores into `tx`.
     #[must_use]
-    pub fn new(crypto: &'a RustCrypto, tx: &'a Tx<'s>) -> Self {
+    pub fn new(crypto: &'a Crypto, tx: &'a Tx<'s>) -> Self {
         Self {
             crypto,
             storage: MlsStorage { tx },
@@ -45,8 +47,8 @@ impl<'a, 's> MlsProvider<'a, 's> {
 }
 
 impl<'a, 's> OpenMlsProvider for MlsProvider<'a, 's> {
-    type CryptoProvider = RustCrypto;
-    type RandProvider = RustCrypto;
+    type CryptoProvider = Crypto;
+    type RandProvider = Crypto;
     type StorageProvider = MlsStorage<'a, 's>;
 
     fn storage(&self) -> &Self::StorageProvider {

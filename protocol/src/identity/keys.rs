@@ -2,13 +2,13 @@
 
 use std::fmt;
 
-use ed25519_dalek::Signer as _;
+use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
 use rand::RngCore;
 use serde::{Deserialize, Serialize};
 use tls_codec::{TlsDeserialize, TlsSerialize, TlsSize};
 use zeroize::Zeroizing;
 
-use super::{DeviceId, OrgId, hash, labelled};
+use super::{DeviceId, OrgId, hash, labelled, verify_strict};
 
 /// A key or a signature that does not hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -69,16 +69,7 @@ impl PublicKey {
     /// # Errors
     /// [`KeyError`].
     pub fn verify(&self, label: &str, content: &[u8], sig: &Signature) -> Result<(), KeyError> {
-        let message = labelled(label, content);
-        let verify = || {
-            self.dalek()?
-                .verify_strict(&message, &ed25519_dalek::Signature::from_bytes(&sig.0))
-                .map_err(|_| KeyError::BadSignature)
-        };
-        #[cfg(feature = "simulation")]
-        return super::memo::signature((&self.0, &message, &sig.0), verify);
-        #[cfg(not(feature = "simulation"))]
-        verify()
+        verify_strict(&self.0, &labelled(label, content), &sig.0)
     }
 
     /// The device that has this MLS signature key (REQ-012).
@@ -97,7 +88,11 @@ impl PublicKey {
 }
 
 /// An Ed25519 secret key. Wiped on drop; no `Clone`, no `Serialize`, redacted `Debug`.
-pub struct SigningKey(ed25519_dalek::SigningKey);
+pub struct SigningKey {
+    seed: Zeroizing<[u8; 32]>,
+    /// What is derived from the seed, once; AWS-LC wipes it.
+    pair: Ed25519KeyPair,
+}
 
 impl fmt::Debug for SigningKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -115,20 +110,28 @@ impl SigningKey {
 
     /// The key of a 32-byte seed.
     #[must_use]
+    ///
+    /// # Panics
+    /// When there is no memory for it.
     pub fn from_seed(seed: &[u8; 32]) -> Self {
-        Self(ed25519_dalek::SigningKey::from_bytes(seed))
+        Self {
+            seed: Zeroizing::new(*seed),
+            pair: Ed25519KeyPair::from_seed_unchecked(seed).expect("32 octets are a seed"),
+        }
     }
 
     /// The seed, for the encrypted store only.
     #[must_use]
     pub fn dangerous_seed(&self) -> Zeroizing<[u8; 32]> {
-        Zeroizing::new(self.0.to_bytes())
+        self.seed.clone()
     }
 
     /// The public half.
     #[must_use]
     pub fn public(&self) -> PublicKey {
-        PublicKey(self.0.verifying_key().to_bytes())
+        let mut key = [0; 32];
+        key.copy_from_slice(self.pair.public_key().as_ref());
+        PublicKey(key)
     }
 
     /// Signs labelled content (REQ-001).
@@ -140,7 +143,8 @@ impl SigningKey {
     /// Signs bytes that carry a label of their own: MLS's, or TLS's.
     #[must_use]
     pub fn sign_as_is(&self, bytes: &[u8]) -> Signature {
-        let signature = self.0.sign(bytes).to_bytes();
+        let mut signature = [0; 64];
+        signature.copy_from_slice(self.pair.sign(bytes).as_ref());
         #[cfg(feature = "simulation")]
         super::memo::signed((&self.public().0, bytes, &signature));
         Signature(signature)
@@ -208,7 +212,8 @@ impl SealSecret {
     /// The X25519 secret that HPKE decrypts with.
     #[must_use]
     pub fn x25519(&self) -> x25519_dalek::StaticSecret {
-        x25519_dalek::StaticSecret::from(self.0.0.to_scalar_bytes())
+        let key = ed25519_dalek::SigningKey::from_bytes(&self.0.seed);
+        x25519_dalek::StaticSecret::from(key.to_scalar_bytes())
     }
 }
 
@@ -256,6 +261,20 @@ mod tests {
         let secret = SealSecret::new(key(3));
         let from_secret = x25519_dalek::PublicKey::from(&secret.x25519());
         assert_eq!(secret.public().x25519(), Ok(from_secret));
+    }
+
+    /// RFC 8032 §5.1.6: of one seed, both libraries make the same key and the same signatures.
+    #[test]
+    fn a_seed_has_one_key_and_one_signature() {
+        use ed25519_dalek::Signer as _;
+        for n in 0..32 {
+            let ours = key(n);
+            let other = ed25519_dalek::SigningKey::from_bytes(&ours.dangerous_seed());
+            let message = vec![7; usize::try_from(n).expect("small")];
+            assert_eq!(ours.public().0, other.verifying_key().to_bytes());
+            let signature = other.sign(&message).to_bytes();
+            assert_eq!(ours.sign_as_is(&message).0, signature);
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! The dalek and HPKE crates are confined to this module. It must never print or serialise a secret
 //! key, and never draw randomness itself; what `hpke-rs` draws is a documented exception.
 
+mod ed25519;
 mod ids;
 mod invitation;
 mod keys;
@@ -10,6 +11,7 @@ mod keys;
 mod memo;
 mod seal;
 
+pub(crate) use ed25519::verify_strict;
 pub use ids::{
     DeviceId, Epoch, GroupId, Hash, InvitationId, LogSeq, OrgId, OrgRootFingerprint, RosterSeq,
     UserId,

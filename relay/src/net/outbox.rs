@@ -306,21 +306,22 @@ impl Outbox {
 
     /// Asks the connection's task to close at once; the first reason stays.
     pub(crate) fn close(&self, code: CloseCode) {
-        self.ask(Closing { code, flush: false });
+        let closing = Closing { code, flush: false };
+        self.lock().closing.get_or_insert(closing);
+        self.changed.notify_one();
     }
 
     /// Asks the connection's task to write what is queued, and then to close. Nothing more can be queued.
     pub(crate) fn close_after_flush(&self, code: CloseCode) {
-        for (_, waiting) in &mut self.lock().streams {
+        // Under one lock: who finds its queue ended finds out that it is to be flushed.
+        let mut queues = self.lock();
+        queues.closing.get_or_insert(Closing { code, flush: true });
+        for (_, waiting) in &mut queues.streams {
             waiting.ended = true;
         }
-        self.ask(Closing { code, flush: true });
-        self.wake();
-    }
-
-    fn ask(&self, closing: Closing) {
-        self.lock().closing.get_or_insert(closing);
+        drop(queues);
         self.changed.notify_one();
+        self.wake();
     }
 
     /// How the connection is to be closed, if it is.

@@ -1,6 +1,7 @@
 //! What RFC 9420 lets people outside a group send, and Mortise does not take: external joins, external proposals, and
 //! proposals that somebody stored for later. openmls makes them; openmls itself, with its doors open, is the control.
 
+use mortise_protocol::group::Crypto;
 use mortise_protocol::group::{DeviceCredential, GROUP_POLICY_EXTENSION, GroupPolicy, MlsProvider};
 use mortise_protocol::identity::{DeviceId, Epoch, GroupId, PublicKey, SigningKey, UserId, encode};
 use mortise_protocol::store::{MemoryStore, Tx};
@@ -11,7 +12,6 @@ use openmls::prelude::{
     BasicCredential, CredentialWithKey, JoinProposal, MIXED_CIPHERTEXT_WIRE_FORMAT_POLICY,
     MlsGroup, MlsGroupJoinConfig, MlsMessageBodyIn, MlsMessageIn, OpenMlsProvider as _,
 };
-use openmls_rust_crypto::RustCrypto;
 use openmls_traits::signatures::{Signer, SignerError};
 use openmls_traits::types::SignatureScheme;
 
@@ -42,7 +42,7 @@ pub(super) fn group_info(world: &mut World, who: PersonId, group: GroupId) -> Ve
     let villain = Villain::copy(world, who, group);
     let key = villain.key.clone();
     let info =
-        villain.look(|mls| mls.export_group_info(&RustCrypto::default(), &KeySigner(&key), true));
+        villain.look(|mls| mls.export_group_info(&Crypto::default(), &KeySigner(&key), true));
     let info = info.expect("a member exports");
     info.tls_serialize_detached().expect("a GroupInfo")
 }
@@ -54,7 +54,7 @@ pub(super) fn external_commit(
     user: UserId,
     like: &Villain,
 ) -> (Vec<u8>, PublicKey) {
-    let (crypto, store) = (RustCrypto::default(), MemoryStore::default());
+    let (crypto, store) = (Crypto::default(), MemoryStore::default());
     let tx = Tx::new(&store);
     let provider = MlsProvider::new(&crypto, &tx);
     let message = MlsMessageIn::tls_deserialize_exact(info).expect("an MLSMessage");
@@ -131,7 +131,7 @@ pub(super) fn crafted(epoch: Epoch, body: RecordBody) -> Crafted {
 
 /// Whether openmls takes a message in Bob's group when all of its doors are open and none of our rules is asked.
 pub(super) fn opens_without_rules(stage: &mut Stage, message: &[u8]) -> bool {
-    let (crypto, store) = (RustCrypto::default(), snapshot(&mut stage.world, BOB));
+    let (crypto, store) = (Crypto::default(), snapshot(&mut stage.world, BOB));
     let tx = Tx::new(&store);
     let provider = MlsProvider::new(&crypto, &tx);
     let id = openmls::prelude::GroupId::from_slice(&stage.group.0);

@@ -2,12 +2,12 @@
 
 use mortise_protocol::content;
 use mortise_protocol::engine::CommandKind;
+use mortise_protocol::group::Crypto;
 use mortise_protocol::group::{Group, MlsProvider};
 use mortise_protocol::identity::Hash;
 use mortise_protocol::store::{MemoryStore, Tx, commit};
 use mortise_protocol::wire::log::{AccessProof, Purpose};
 use mortise_protocol::wire::{Flag, Request, Response, RosterHead, limits};
-use openmls_rust_crypto::RustCrypto;
 
 use super::liars::Withholds;
 use super::stage::{AFTER, ANN, BOB, CY, DOT, EVE, FORGED, Stage, X, X2, snapshot, stranger};
@@ -134,7 +134,7 @@ pub(super) fn handed_over(stage: &mut Stage) -> Outcome {
 
 /// What a store holds once it has opened a Welcome, without any of our rules in the way.
 fn join(store: &MemoryStore, welcome: &[u8]) -> Option<MemoryStore> {
-    let crypto = RustCrypto::default();
+    let crypto = Crypto::default();
     let mut after = store.clone();
     let tx = Tx::new(store);
     Group::join(&MlsProvider::new(&crypto, &tx), welcome).ok()?;

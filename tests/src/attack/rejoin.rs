@@ -1,6 +1,7 @@
 //! The handbook's third chapter: coming back, and ghosts.
 
 use mortise_protocol::engine::{CommandKind, Output};
+use mortise_protocol::group::Crypto;
 use mortise_protocol::group::{Changes, Group, GroupPolicy, Me, MlsProvider, read_key_package};
 use mortise_protocol::identity::{
     Epoch, GroupId, InvitationId, SealSecret, SealedProfile, SigningKey, UserId, encode,
@@ -11,7 +12,6 @@ use mortise_protocol::wire::log::CommitEntry;
 use mortise_protocol::wire::{
     Flag, InboxItem, LogRecord, Push, RecordBody, RelayToClient, Request, Response,
 };
-use openmls_rust_crypto::RustCrypto;
 
 use super::door::Door;
 use super::liars::{SwapsPackages, TwoLogs};
@@ -311,7 +311,7 @@ pub(super) fn parallel_group(stage: &mut Stage) -> Outcome {
 
 /// A group of the leaver's own with the same id, and a Welcome for Bob.
 fn parallel(stage: &mut Stage) -> (Vec<u8>, LogRecord) {
-    let (crypto, store) = (RustCrypto::default(), MemoryStore::default());
+    let (crypto, store) = (Crypto::default(), MemoryStore::default());
     let tx = Tx::new(&store);
     let provider = MlsProvider::new(&crypto, &tx);
     let key = stage.x.key.clone();

@@ -4,6 +4,8 @@
 //! JSON. This module must never fake a part of what it says it measures: what is made by a short cut is in the notes.
 
 pub mod large;
+pub mod mls;
+pub mod offboard;
 mod organisation;
 pub mod relay;
 pub mod report;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
-use mortise_tests::bench::{self, Progress, Report, large, relay, worker};
+use mortise_tests::bench::{self, Progress, Report, large, mls, offboard, relay, worker};
 
 /// Measures what Mortise costs. Numbers go to standard output, progress to standard error.
 #[derive(Parser)]
@@ -19,6 +19,12 @@ struct Args {
 enum Bench {
     /// A large group in real processes: create it, talk in it, remove somebody
     Large(Large),
+    /// One person is offboarded from hundreds of groups: from the order to the last removal commit
+    Offboard(Offboard),
+    /// One of many is removed, and everybody brought into the new epoch: beside openmls and mls-rs
+    Departure(Mls),
+    /// Encrypt and persist, receive and persist: beside openmls and mls-rs
+    Sendpath(Mls),
     /// One group of 50, one sender with 64 in flight: deliveries per second, and what each costs the relay
     Firehose(Compare),
     /// 200 groups of 10, 200 senders at once
@@ -115,6 +121,98 @@ struct Large {
 }
 
 #[derive(clap::Args)]
+struct Offboard {
+    /// Groups that the leaver is in
+    #[arg(long, value_name = "N", default_value_t = 500)]
+    groups: usize,
+    /// Members of each, the leaver among them
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    members: usize,
+    /// Users of the organisation, each with one device
+    #[arg(long, value_name = "N", default_value_t = 60)]
+    users: usize,
+    /// Devices that stay online
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    online: usize,
+    /// The MLS ciphersuite: 0x004F (hybrid post-quantum) or 0x0001
+    #[arg(long, default_value = "0x004F", value_parser = suite)]
+    suite: u16,
+    /// What decides who is in which group
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    seed: u64,
+    /// Seconds that the groups have to be rotated
+    #[arg(long, value_name = "N", default_value_t = 120)]
+    seconds: u64,
+    /// Print one line of JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl Offboard {
+    fn run(&self) -> anyhow::Result<ExitCode> {
+        anyhow::ensure!(
+            (2..=self.users).contains(&self.members) && (1..self.users).contains(&self.online),
+            "members must be from 2 to users, and online less than users"
+        );
+        let options = offboard::Options {
+            groups: self.groups,
+            members: self.members,
+            users: self.users,
+            online: self.online,
+            suite: self.suite,
+            seed: self.seed,
+            limit: Duration::from_secs(self.seconds),
+        };
+        bench::run("offboard", self.json, |progress, report| {
+            offboard::measure(&options, progress, report)
+        })
+    }
+}
+
+#[derive(clap::Args)]
+struct Mls {
+    /// Sizes of the group [default: 10,100,1000,5000; for sendpath 10,1000]
+    #[arg(long, value_name = "N", value_delimiter = ',')]
+    sizes: Vec<usize>,
+    /// The MLS ciphersuite [default: both]
+    #[arg(long, value_parser = suite)]
+    suite: Option<u16>,
+    /// How often each group is made anew
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    rounds: usize,
+    /// Print one line of JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl Mls {
+    fn run(
+        &self,
+        name: &'static str,
+        sizes: &[usize],
+        measure: fn(&mls::Options, &Progress, &mut Report) -> anyhow::Result<()>,
+    ) -> anyhow::Result<ExitCode> {
+        let wanted = if self.sizes.is_empty() {
+            sizes
+        } else {
+            &self.sizes
+        };
+        anyhow::ensure!(
+            wanted.iter().all(|size| *size >= 4) && self.rounds > 0,
+            "a group has four members at least, and there is one round at least"
+        );
+        let options = mls::Options {
+            sizes: wanted.to_vec(),
+            suites: self.suite.map_or(vec![0x0001, 0x004F], |suite| vec![suite]),
+            rounds: self.rounds,
+        };
+        bench::run(name, self.json, |progress, report| {
+            measure(&options, progress, report)
+        })
+    }
+}
+
+#[derive(clap::Args)]
 struct Compare {
     /// Rounds of each system
     #[arg(long, value_name = "N", default_value_t = 5)]
@@ -161,6 +259,9 @@ fn main() -> anyhow::Result<ExitCode> {
             worker::serve(&dir, first, count)?;
             Ok(ExitCode::SUCCESS)
         }
+        Bench::Offboard(args) => args.run(),
+        Bench::Departure(args) => args.run("departure", &[10, 100, 1_000, 5_000], mls::departure),
+        Bench::Sendpath(args) => args.run("sendpath", &[10, 1_000], mls::sendpath),
         Bench::Firehose(args) => args.run("firehose", relay::firehose),
         Bench::Rooms(args) => args.run("rooms", relay::rooms),
         Bench::Latency(args) => args.run("latency", relay::latency),

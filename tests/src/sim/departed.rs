@@ -1,6 +1,7 @@
 //! Departed devices with everything that the relay has: they read nothing that came after their order.
 
 use mortise_protocol::engine::{Engine, HistoryKind, Input, Output};
+use mortise_protocol::group::Crypto;
 use mortise_protocol::group::{Group, MlsProvider, Opened};
 use mortise_protocol::identity::{DeviceId, GroupId, LogSeq, PublicKey, RosterSeq};
 use mortise_protocol::store::{MemoryStore, Tx};
@@ -8,7 +9,6 @@ use mortise_protocol::wire::{
     ClientToRelay, ConnectionBinding, Flag, LogRecord, Push, RelayToClient, Request, Response,
     RosterHead,
 };
-use openmls_rust_crypto::RustCrypto;
 use rand::SeedableRng;
 use rand_chacha::ChaCha12Rng;
 
@@ -231,7 +231,7 @@ pub(crate) fn open_all<'a>(
     id: GroupId,
     log: impl Iterator<Item = &'a LogRecord>,
 ) -> Vec<(LogSeq, RosterSeq)> {
-    let crypto = RustCrypto::default();
+    let crypto = Crypto::default();
     let tx = Tx::new(store);
     let provider = MlsProvider::new(&crypto, &tx);
     let mut opened = Vec::new();

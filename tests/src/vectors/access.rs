@@ -1,10 +1,10 @@
 //! Access keys and the proofs made with them: REQ-050, REQ-052.
 
+use mortise_protocol::group::Crypto;
 use mortise_protocol::identity::{Epoch, GroupId, Hash, PublicKey, Signature, SigningKey, sha256};
 use mortise_protocol::wire::log::{ACCESS_KEY_LABEL, BINDING_LABEL};
 use mortise_protocol::wire::{AccessProof, ConnectionBinding, Purpose, Refusal};
 use openmls::prelude::HashType;
-use openmls_rust_crypto::RustCrypto;
 use openmls_traits::crypto::OpenMlsCrypto as _;
 use serde_json::{Value, json};
 
@@ -54,7 +54,7 @@ fn expand_with_label(secret: &[u8], label: &str, context: &[u8]) -> [u8; 32] {
         context,
     ]
     .concat();
-    let expanded = RustCrypto::default()
+    let expanded = Crypto::default()
         .hkdf_expand(HashType::Sha2_256, secret, &info, 32)
         .expect("32 bytes of HKDF");
     expanded.as_slice().try_into().expect("32 bytes")

@@ -1,5 +1,6 @@
 //! Commits that no honest device would make, with everything around them as the device's keys allow.
 
+use mortise_protocol::group::Crypto;
 use mortise_protocol::group::{GROUP_POLICY_EXTENSION, GroupPolicy};
 use mortise_protocol::identity::{DeviceId, PublicKey, SigningKey};
 use mortise_protocol::wire::aad::AuthenticatedData;
@@ -11,7 +12,6 @@ use openmls::prelude::{
     LeafNodeParameters, MlsGroup, OpenMlsProvider as _, Proposal, RequiredCapabilitiesExtension,
     UnknownExtension,
 };
-use openmls_rust_crypto::RustCrypto;
 
 use super::twist::{VillainProvider, VillainSigner};
 use super::{Crafted, Package, Twist, Villain, seed};
@@ -183,7 +183,7 @@ fn build(
     }
 }
 
-fn next_access_key(mls: &MlsGroup, crypto: &RustCrypto) -> SigningKey {
+fn next_access_key(mls: &MlsGroup, crypto: &Crypto) -> SigningKey {
     let staged = mls.pending_commit().expect("a pending commit");
     let group = mls.group_id().as_slice();
     let secret = staged.export_secret(crypto, ACCESS_KEY_LABEL, group, 32);

@@ -23,6 +23,7 @@ pub use twist::{Body, Twist};
 use std::sync::Arc;
 
 use mortise_protocol::engine::load_identity;
+use mortise_protocol::group::Crypto;
 use mortise_protocol::group::{
     GROUP_POLICY_EXTENSION, GroupPolicy, MlsProvider, storage::MlsStorage,
 };
@@ -35,7 +36,6 @@ use mortise_protocol::wire::aad::AuthenticatedData;
 use mortise_protocol::wire::log::{ACCESS_KEY_LABEL, LogCursor, entry_hash};
 use openmls::prelude::tls_codec::Deserialize as _;
 use openmls::prelude::{MlsGroup, MlsMessageIn, Proposal};
-use openmls_rust_crypto::RustCrypto;
 use openmls_traits::OpenMlsProvider as _;
 
 use crate::world::{PersonId, World};
@@ -60,7 +60,7 @@ pub struct Villain {
     /// The roster that it bases its messages on: `s`, and the hash of that entry.
     pub roster: (RosterSeq, Hash),
     store: MemoryStore,
-    crypto: RustCrypto,
+    crypto: Crypto,
 }
 
 impl Villain {
@@ -93,7 +93,7 @@ impl Villain {
             transport_key: engine.transport_key().public(),
             roster: (head.seq, head.hash),
             store,
-            crypto: RustCrypto::default(),
+            crypto: Crypto::default(),
         }
     }
 
@@ -189,7 +189,7 @@ impl Villain {
         Self {
             key: self.key.clone(),
             store: self.store.clone(),
-            crypto: RustCrypto::default(),
+            crypto: Crypto::default(),
             ..*self
         }
     }
@@ -255,11 +255,11 @@ fn seed(secret: &[u8]) -> [u8; 32] {
     secret.try_into().expect("32 bytes were asked for")
 }
 
-fn storage<'a, 's>(crypto: &'a RustCrypto, tx: &'a Tx<'s>) -> MlsStorage<'a, 's> {
+fn storage<'a, 's>(crypto: &'a Crypto, tx: &'a Tx<'s>) -> MlsStorage<'a, 's> {
     *MlsProvider::new(crypto, tx).storage()
 }
 
-fn load(crypto: &RustCrypto, tx: &Tx<'_>, group: GroupId) -> MlsGroup {
+fn load(crypto: &Crypto, tx: &Tx<'_>, group: GroupId) -> MlsGroup {
     let id = openmls::prelude::GroupId::from_slice(&group.0);
     MlsGroup::load(&storage(crypto, tx), &id)
         .expect("a store that reads")

@@ -1,5 +1,6 @@
 //! KeyPackages to add with: somebody's from the relay's stock, or made up.
 
+use mortise_protocol::group::Crypto;
 use mortise_protocol::group::{
     DeviceCredential, GROUP_POLICY_EXTENSION, MlsProvider, RESYNC_EXTENSION,
 };
@@ -12,7 +13,6 @@ use openmls::prelude::{
     ExtensionType, Extensions, KeyPackage, KeyPackageIn, LeafNode, Lifetime, MlsMessageBodyIn,
     MlsMessageIn, MlsMessageOut, ProtocolVersion, UnknownExtension,
 };
-use openmls_rust_crypto::RustCrypto;
 
 use super::twist::VillainSigner;
 use super::{Twist, Villain};
@@ -109,7 +109,7 @@ impl Package {
         let MlsMessageBodyIn::KeyPackage(unverified) = message.extract() else {
             panic!("a KeyPackage")
         };
-        let crypto = RustCrypto::default();
+        let crypto = Crypto::default();
         let key_package = KeyPackageIn::validate(unverified, &crypto, ProtocolVersion::Mls10);
         Self::of(key_package.expect("a valid KeyPackage"))
     }
@@ -148,7 +148,7 @@ impl Package {
     /// When openmls does not make it.
     #[must_use]
     pub fn make(recipe: &Recipe<'_>) -> Self {
-        let (crypto, store) = (RustCrypto::default(), MemoryStore::default());
+        let (crypto, store) = (Crypto::default(), MemoryStore::default());
         let tx = Tx::new(&store);
         let suite = Ciphersuite::try_from(recipe.suite).expect("a suite");
         let credential = encode(&DeviceCredential {

@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 use std::sync::Mutex;
 
+use mortise_protocol::group::Crypto;
 use mortise_protocol::group::storage::MlsStorage;
 use mortise_protocol::identity::SigningKey;
 use openmls::prelude::tls_codec::{Deserialize as _, SecretVLBytes, Serialize as _, VLBytes};
-use openmls_rust_crypto::RustCrypto;
 use openmls_traits::OpenMlsProvider;
 use openmls_traits::crypto::OpenMlsCrypto;
 use openmls_traits::signatures::{Signer, SignerError};
@@ -199,11 +199,7 @@ pub(super) struct VillainProvider<'a, 's> {
 }
 
 impl<'a, 's> VillainProvider<'a, 's> {
-    pub(super) fn new(
-        crypto: &'a RustCrypto,
-        twist: &'a Twist,
-        storage: MlsStorage<'a, 's>,
-    ) -> Self {
+    pub(super) fn new(crypto: &'a Crypto, twist: &'a Twist, storage: MlsStorage<'a, 's>) -> Self {
         Self {
             crypto: TwistedCrypto {
                 inner: crypto,
@@ -216,7 +212,7 @@ impl<'a, 's> VillainProvider<'a, 's> {
 
 impl<'a, 's> OpenMlsProvider for VillainProvider<'a, 's> {
     type CryptoProvider = TwistedCrypto<'a>;
-    type RandProvider = RustCrypto;
+    type RandProvider = Crypto;
     type StorageProvider = MlsStorage<'a, 's>;
 
     fn storage(&self) -> &Self::StorageProvider {
@@ -234,7 +230,7 @@ impl<'a, 's> OpenMlsProvider for VillainProvider<'a, 's> {
 
 /// The product's cryptography, changed where the twist says so.
 pub(super) struct TwistedCrypto<'a> {
-    inner: &'a RustCrypto,
+    inner: &'a Crypto,
     twist: &'a Twist,
 }
 

@@ -1,12 +1,11 @@
 //! Many users who have joined and published a KeyPackage, and whose devices then stay off: to fill groups with.
 
-use mortise_protocol::group::{Me, MlsProvider, make_key_package};
+use mortise_protocol::group::{Crypto, Me, MlsProvider, make_key_package};
 use mortise_protocol::identity::{InvitationId, SealSecret, SealedProfile, SigningKey, UserId};
 use mortise_protocol::roster::{AddDevice, EntrySigner, Op, Role, sign_entry};
 use mortise_protocol::store::{MemoryStore, Reader as _, Space, Tx};
 use mortise_protocol::wire::Request;
 use mortise_relay::core::{ConnId, Input};
-use openmls_rust_crypto::RustCrypto;
 
 use super::{PersonId, World};
 
@@ -151,7 +150,7 @@ impl Member {
     }
 
     fn key_package(&self, world: &World, owner: PersonId, suite: u16) -> Vec<u8> {
-        let (crypto, store) = (RustCrypto::default(), MemoryStore::default());
+        let (crypto, store) = (Crypto::default(), MemoryStore::default());
         let tx = Tx::new(&store);
         let me = Me {
             org: world.people[owner.0].engine().org(),

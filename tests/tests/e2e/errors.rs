@@ -231,6 +231,8 @@ fn a_relay_without_the_organisation_says_so() -> anyhow::Result<()> {
     for file in ["relay.db", "statement.key"] {
         fs::copy(other.join(file), rest.data().join(file)).context("swap the database")?;
     }
+    // That of the database that was there.
+    fs::remove_dir_all(rest.data().join("relay.journal")).context("remove the journal")?;
     stage.start_relay()?;
     let [ann, bob] = &stage.people[..] else {
         anyhow::bail!("two people");

@@ -5,8 +5,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
 use data_encoding::HEXLOWER_PERMISSIVE;
+use mortise_protocol::group::Crypto;
 use openmls::prelude::{Ciphersuite, OpenMlsCrypto as _};
-use openmls_rust_crypto::RustCrypto;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
@@ -100,8 +100,8 @@ fn missing_suite(suite: &Value) -> Result<Option<String>, String> {
         .as_u64()
         .and_then(|n| u16::try_from(n).ok())
         .ok_or("cipher_suite is no ciphersuite")?;
-    let has = Ciphersuite::try_from(number)
-        .is_ok_and(|suite| RustCrypto::default().supports(suite).is_ok());
+    let has =
+        Ciphersuite::try_from(number).is_ok_and(|suite| Crypto::default().supports(suite).is_ok());
     Ok((!has).then(|| format!("the provider does not have ciphersuite {number:#06x}")))
 }
 

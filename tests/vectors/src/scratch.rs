@@ -1,8 +1,7 @@
 //! A SQLCipher database that lives as long as one case, opened as a device opens its own.
 
-use mortise_protocol::group::MlsProvider;
+use mortise_protocol::group::{Crypto, MlsProvider};
 use mortise_protocol::store::{SqliteStore, Tx, commit};
-use openmls_rust_crypto::RustCrypto;
 use rusqlite::Connection;
 use tempfile::TempDir;
 
@@ -10,7 +9,7 @@ use tempfile::TempDir;
 pub(crate) struct Scratch {
     dir: TempDir,
     store: SqliteStore,
-    crypto: RustCrypto,
+    crypto: Crypto,
 }
 
 impl Scratch {
@@ -23,7 +22,7 @@ impl Scratch {
         Ok(Self {
             store: open(&dir)?,
             dir,
-            crypto: RustCrypto::default(),
+            crypto: Crypto::default(),
         })
     }
 

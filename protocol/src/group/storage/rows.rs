@@ -5,6 +5,7 @@
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::pieces::is_in_pieces;
 use super::{MLS, MlsStorage};
 use crate::store::{Pair, StoreError};
 
@@ -23,7 +24,7 @@ pub enum Row {
     JoinConfig = 0x01,
     /// Whether the group is operational, has a pending commit, or was left.
     GroupState = 0x02,
-    /// The public ratchet tree.
+    /// The public ratchet tree, in pieces.
     Tree = 0x03,
     /// The group context.
     Context = 0x04,
@@ -35,7 +36,7 @@ pub enum Row {
     OwnLeafIndex = 0x07,
     /// The epoch's secrets.
     EpochSecrets = 0x08,
-    /// The secret tree and what else decrypts messages; rewritten by every message.
+    /// The secret tree and what else decrypts messages; written again by every message, in pieces.
     MessageSecrets = 0x09,
     /// The resumption PSKs of past epochs.
     ResumptionPsks = 0x0a,
@@ -53,6 +54,11 @@ pub enum Row {
     KeyPackage = 0x12,
     /// An external PSK, by id.
     Psk = 0x13,
+}
+
+impl Row {
+    /// The bit of a key's first octet that says that its row is a piece of the entity of that kind.
+    pub(super) const PIECE: u8 = 0x80;
 }
 
 /// Why openmls's state could not be read or written.
@@ -86,7 +92,11 @@ impl MlsStorage<'_, '_> {
         key: &K,
         value: &V,
     ) -> Result<()> {
-        self.tx.put(MLS, encode_key(row, key)?, encode(row, value)?);
+        let (key, value) = (encode_key(row, key)?, encode(row, value)?);
+        if is_in_pieces(row) {
+            return self.put_pieces(key, value);
+        }
+        self.tx.put(MLS, key, value);
         Ok(())
     }
 
@@ -95,12 +105,21 @@ impl MlsStorage<'_, '_> {
         row: Row,
         key: &K,
     ) -> Result<Option<V>> {
-        let value = self.tx.get(MLS, &encode_key(row, key)?)?;
+        let key = encode_key(row, key)?;
+        let value = if is_in_pieces(row) {
+            self.load_pieces(row, &key)?
+        } else {
+            self.tx.get(MLS, &key)?
+        };
         value.map(|value| decode(row, &value)).transpose()
     }
 
     pub(super) fn erase<K: Serialize>(&self, row: Row, key: &K) -> Result<()> {
-        self.tx.delete(MLS, encode_key(row, key)?);
+        let key = encode_key(row, key)?;
+        if is_in_pieces(row) {
+            return self.erase_pieces(key);
+        }
+        self.tx.delete(MLS, key);
         Ok(())
     }
 

@@ -19,7 +19,7 @@ const OUR_EXTENSION: u16 = 0xff01;
 /// A member with a store of its own.
 struct Member {
     store: MemoryStore,
-    crypto: RustCrypto,
+    crypto: Crypto,
     signer: SignatureKeyPair,
     credential: CredentialWithKey,
     suite: Ciphersuite,
@@ -34,7 +34,7 @@ impl Member {
         };
         Self {
             store: MemoryStore::default(),
-            crypto: RustCrypto::default(),
+            crypto: Crypto::default(),
             signer,
             credential,
             suite,

@@ -9,10 +9,10 @@ use mortise_client::driver::{Link, Session};
 use mortise_client::machine::{now_ms, system_rng};
 use mortise_client::transport;
 use mortise_protocol::engine::{
-    Admission, AdmissionStep, CommandKind, DeviceKeys, Engine, Event, HistoryKind, Identity,
-    PinChoice, RelayAddress, save_identity,
+    Admission, AdmissionStep, CommandKind, Engine, Event, HistoryKind, Identity, PinChoice,
+    save_identity,
 };
-use mortise_protocol::identity::{DirectoryKey, GroupId, JoinLink, LogSeq, SealSecret, SigningKey};
+use mortise_protocol::identity::{GroupId, JoinLink, LogSeq};
 use mortise_protocol::roster::Role;
 use mortise_protocol::store::SqliteStore;
 use serde::{Deserialize, Serialize};
@@ -59,7 +59,7 @@ pub struct SeenDevice {
 /// One device.
 pub(super) struct Device {
     number: usize,
-    path: PathBuf,
+    dir: PathBuf,
     fixture: Arc<Fixture>,
     seen: Mutex<SeenDevice>,
     session: Mutex<Option<Arc<Session>>>,
@@ -75,7 +75,7 @@ impl Device {
     pub(super) fn new(number: usize, dir: &Path, fixture: Arc<Fixture>) -> Self {
         Self {
             number,
-            path: dir.join(format!("device-{number:04}.db")),
+            dir: dir.to_owned(),
             fixture,
             seen: Mutex::default(),
             session: Mutex::default(),
@@ -93,30 +93,12 @@ impl Device {
     }
 
     fn open_store(&self) -> anyhow::Result<SqliteStore> {
-        let number = u64::try_from(self.number).unwrap_or(u64::MAX);
-        let mut key = [7; 32];
-        key[..8].copy_from_slice(&number.to_be_bytes());
-        store::open(&self.path, &key)
+        store::open(&self.dir, self.number)
     }
 
     /// What the fixture admitted; none for who joins by a link.
     fn identity(&self) -> anyhow::Result<Option<Identity>> {
-        let seed = self.fixture.devices.get(self.number).context("no seed")?;
-        let Some([mls, transport, seal]) = &seed.keys else {
-            return Ok(None);
-        };
-        let relay = RelayAddress {
-            address: self.fixture.relay.clone(),
-            key: self.fixture.relay_key,
-        };
-        let keys = DeviceKeys {
-            mls: SigningKey::from_seed(mls),
-            transport: SigningKey::from_seed(transport),
-            seal: SealSecret::new(SigningKey::from_seed(seal)),
-        };
-        let directory = DirectoryKey::from_bytes(self.fixture.directory);
-        let identity = Identity::with_keys(self.fixture.org, seed.user, relay, keys);
-        Ok(Some(identity.with_directory(directory)))
+        self.fixture.identity(self.number)
     }
 
     /// Starts its session, once.

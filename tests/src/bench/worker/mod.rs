@@ -17,6 +17,7 @@ use tokio::sync::Semaphore;
 
 pub use device::SeenDevice;
 pub use protocol::{Answer, Ask, DeviceSeed, FIXTURE, Fixture, Line, Reply, What};
+pub(super) use store::open as open_store;
 
 use device::Device;
 

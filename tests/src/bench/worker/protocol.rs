@@ -1,6 +1,8 @@
 //! What the bench and its worker processes say to each other: JSON, one value per line.
 
-use mortise_protocol::identity::{Hash, OrgId, UserId};
+use anyhow::Context as _;
+use mortise_protocol::engine::{DeviceKeys, Identity, RelayAddress};
+use mortise_protocol::identity::{DirectoryKey, Hash, OrgId, SealSecret, SigningKey, UserId};
 use serde::{Deserialize, Serialize};
 
 use super::device::SeenDevice;
@@ -21,6 +23,28 @@ pub struct Fixture {
     pub directory: [u8; 32],
     /// By number.
     pub devices: Vec<DeviceSeed>,
+}
+
+impl Fixture {
+    /// A device's identity, with the directory key; none for a device that joins by a link.
+    pub(in crate::bench) fn identity(&self, number: usize) -> anyhow::Result<Option<Identity>> {
+        let seed = self.devices.get(number).context("no such device")?;
+        let Some([mls, transport, seal]) = &seed.keys else {
+            return Ok(None);
+        };
+        let relay = RelayAddress {
+            address: self.relay.clone(),
+            key: self.relay_key,
+        };
+        let keys = DeviceKeys {
+            mls: SigningKey::from_seed(mls),
+            transport: SigningKey::from_seed(transport),
+            seal: SealSecret::new(SigningKey::from_seed(seal)),
+        };
+        let directory = DirectoryKey::from_bytes(self.directory);
+        let identity = Identity::with_keys(self.org, seed.user, relay, keys);
+        Ok(Some(identity.with_directory(directory)))
+    }
 }
 
 /// One device's keys. They are worth nothing outside this bench.

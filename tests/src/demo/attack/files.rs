@@ -8,13 +8,13 @@ use std::path::Path;
 
 use anyhow::Context as _;
 use mortise_protocol::content::{self, Content};
+use mortise_protocol::group::Crypto;
 use mortise_protocol::group::{Group, MlsProvider, Opened};
 use mortise_protocol::identity::{Epoch, GroupId, LogSeq, RosterSeq, decode};
 use mortise_protocol::roster::SignedEntry;
 use mortise_protocol::store::{Reader, Space, SqliteStore, Tx};
 use mortise_protocol::wire::{LogRecord, RecordBody, RosterHead};
 use mortise_relay::core::layout;
-use openmls_rust_crypto::RustCrypto;
 
 /// What the relay has stored.
 #[derive(Debug)]
@@ -121,7 +121,7 @@ pub fn read_with(
     files: &RelayFiles,
     persistent: bool,
 ) -> anyhow::Result<Reading> {
-    let crypto = RustCrypto::default();
+    let crypto = Crypto::default();
     let mut reading = Reading::default();
     for (group, records) in &files.logs {
         let tx = Tx::new(store);
@@ -146,7 +146,7 @@ pub fn read_with(
 }
 
 struct Walker<'a> {
-    crypto: &'a RustCrypto,
+    crypto: &'a Crypto,
     tx: &'a Tx<'a>,
     id: GroupId,
     /// As it stands in `tx`; dropped whenever something was not opened.

@@ -93,11 +93,12 @@ impl Nats {
     }
 
     fn listen(&mut self, connection: usize, groups: &[usize]) -> anyhow::Result<()> {
+        // Once for all groups: a second subscription of the same number would not be one.
+        let client = self.clients.get_mut(connection);
+        let client = client.context("nobody is connected")?;
+        client.say(format!("SUB {DELIVERY}.{connection}.* {RECORDS}\r\n").as_bytes())?;
         for group in groups {
             let to = format!("{DELIVERY}.{connection}.{group}");
-            let client = self.clients.get_mut(connection);
-            let client = client.context("nobody is connected")?;
-            client.say(format!("SUB {to} {RECORDS}\r\n").as_bytes())?;
             let (name, consumer) = (stream(*group), format!("c{connection}"));
             let body = json!({"stream_name": name, "config": {
                 "durable_name": consumer,
