@@ -187,7 +187,7 @@ mod tests {
 
     /// What comes of reading a KeyPackage that lives from `from_s` to `to_s`, in seconds from now.
     fn read(from_s: i64, to_s: u64) -> Result<(), KeyPackageError> {
-        let (store, crypto) = (MemoryStore::default(), RustCrypto::default());
+        let (store, crypto) = (MemoryStore::default(), Crypto::default());
         let tx = Tx::new(&store);
         let provider = MlsProvider::new(&crypto, &tx);
         let key = SigningKey::from_seed(&[1; 32]);
