@@ -189,6 +189,7 @@ def test_a_commit_opens_an_epoch_with_a_key_of_its_own(relay, run):
         await refused(
             group.submit(ann, group.message(ann)), "WRONG_EPOCH", head_epoch=1, head_seq=appended["seq"]
         )
+        before = group.cursor.hash
         group.open_epoch(next_key, payload, appended["fence"])
         assert (await group.submit(ann, group.message(ann)))["seq"] == 3
 
@@ -196,6 +197,7 @@ def test_a_commit_opens_an_epoch_with_a_key_of_its_own(relay, run):
         inbox = await bob.connection.ask("fetch_inbox", after=0)
         (item,) = inbox["items"]
         assert (item["group"], item["welcome"], item["entry"]["payload"]) == (group.id, b"welcome", payload)
+        assert item["log_hash"] == before
         assert (await bob.connection.ask("fetch_inbox", after=item["seq"]))["items"] == []
 
         there = await group.subscribe(bob, epoch=0)

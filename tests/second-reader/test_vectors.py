@@ -340,7 +340,12 @@ def test_log():
         if body["type"] in ("create", "commit"):
             epoch = 0 if body["type"] == "create" else case["epoch"] + 1
             opening = entry_hash(group, epoch, payload)
-            cursor = LogCursor.opening(opening, case["fence"])
+            if epoch == 0:
+                cursor = LogCursor.created(opening, case["fence"])
+            else:
+                fork = LogCursor.created(opening, case["fence"])
+                cursor.open(payload, case["fence"])
+                assert fork.hash != cursor.hash
         else:
             forks = [LogCursor(cursor.hash, cursor.count)]
             forks.append(LogCursor(cursor.hash, cursor.count))

@@ -70,10 +70,22 @@ fn roster() {
     runs("roster", 100);
 }
 
+/// REQ-178: certificates, changed by anybody and by their makers.
+#[test]
+fn certificate() {
+    runs("certificate", 300);
+}
+
 /// REQ-085, REQ-087: changed ciphertext.
 #[test]
 fn mls() {
     runs("mls", 20);
+}
+
+/// REQ-081 to REQ-087, REQ-152: what a member makes, changed before it is signed.
+#[test]
+fn villain() {
+    runs("villain", 20);
 }
 
 /// REQ-055: changed questions.
@@ -92,7 +104,15 @@ fn engine() {
 #[test]
 fn every_target_has_a_test() {
     let tested = [
-        "wire", "content", "entry", "roster", "mls", "relay", "engine",
+        "wire",
+        "content",
+        "entry",
+        "roster",
+        "certificate",
+        "mls",
+        "villain",
+        "relay",
+        "engine",
     ];
     assert_eq!(TARGETS.map(|target| target.name), tested);
 }

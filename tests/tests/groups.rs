@@ -11,9 +11,9 @@ use mortise_protocol::identity::{Epoch, GroupId, Hash, LogSeq, UserId, decode, e
 use mortise_protocol::roster::Role;
 use mortise_protocol::store::Tx;
 use mortise_protocol::wire::aad::{AuthenticatedData, ContentType, PrivateHeader};
-use mortise_protocol::wire::log::{CommitEntry, LogCursor, entry_hash};
+use mortise_protocol::wire::log::CommitEntry;
 use mortise_protocol::wire::{ConnectionBinding, LogRecord, Push, RecordBody, RelayToClient};
-use mortise_tests::world::{ADDRESS, DiskFault, PersonId, World};
+use mortise_tests::world::{ADDRESS, DiskFault, PersonId, World, log_cursor};
 
 const MINUTE_MS: u64 = 60_000;
 const DAY_MS: u64 = 24 * 60 * MINUTE_MS;
@@ -406,6 +406,29 @@ fn admins_change_the_policy() {
     room.no_alarms();
 }
 
+/// REQ-125, REQ-391: whom the order names inherits, and not who has been in the group longest.
+#[test]
+fn the_order_names_the_heir() {
+    let mut room = Room::of(&["Ann", "Bob", "Cy", "Dot"]);
+    let [ann, bob, cy, dot] = room.people[..] else {
+        panic!("four people")
+    };
+    room.group = room.world.group(bob, &[cy, dot]);
+    let view = room.world.view(cy, room.group);
+    let longest = view.members.iter().find(|leaf| leaf.user != room.user(bob));
+    let longest = longest.expect("a member").user;
+    let heir = if longest == room.user(cy) { dot } else { cy };
+    let (user, successor) = (room.user(bob), room.user(heir));
+    room.world
+        .command(ann, CommandKind::RemoveUserFor { user, successor });
+    room.run_ms(10_000);
+    for who in [cy, dot] {
+        assert!(!room.is_in(who, bob));
+        assert_eq!(room.world.view(who, room.group).admins, [successor]);
+    }
+    room.no_alarms();
+}
+
 /// REQ-125: when the last admin leaves or is removed from the organisation, the longest-standing member follows.
 #[test]
 fn the_last_admin_has_an_heir() {
@@ -663,10 +686,7 @@ impl Villain {
         let (group, log) = (self.room.group, self.room.world.log(self.room.group));
         let is_commit = |r: &&LogRecord| r.payload.as_slice().first() == Some(&2);
         let opening = log.iter().rfind(is_commit).expect("a commit");
-        let hash = entry_hash(group, opening.epoch.next(), opening.payload.as_slice());
-        let start = LogCursor::opening(hash, opening.fence);
-        let later = log.iter().filter(|r| r.seq > opening.seq);
-        let cursor = later.fold(start, |c, r| c.after(r.record_id(), r.fence));
+        let cursor = log_cursor(group, &log);
         let head = self.room.world.people[self.who.0].engine().roster().head();
         let aad = AuthenticatedData::new(head.seq, head.hash, cursor).to_bytes();
         let last = log.last().expect("a record");

@@ -848,3 +848,68 @@ fn a_welcome_is_good_once() {
     let joined = joined.filter(|e| matches!(e, Event::Joined { .. })).count();
     assert_eq!(joined, 1);
 }
+
+/// Hands another hash of the log than the relay has to whoever takes a Welcome.
+fn another_log(to: PersonId) -> Lies {
+    Lies {
+        to,
+        question: Box::new(|_, _| true),
+        answer: Box::new(|frame| {
+            if let RelayToClient::Response { response, .. } = frame
+                && let Response::Inbox { items, .. } = response
+            {
+                items.iter_mut().for_each(|item| item.log_hash.0[0] ^= 1);
+            }
+            true
+        }),
+    }
+}
+
+fn names_a_fork(room: &Room, who: PersonId) -> bool {
+    let mut alarms = room.world.alarms(who);
+    alarms.any(|alarm| {
+        matches!(
+            alarm,
+            Alarm::Refused {
+                violation: Violation::LogFork,
+                ..
+            }
+        )
+    })
+}
+
+/// REQ-086, REQ-390: a joiner cannot check the hash of a log that it has not read; the first message that crosses convicts.
+#[test]
+fn a_hash_of_another_log_for_who_joins() {
+    for lies in [false, true] {
+        let mut room = Room::new();
+        if lies {
+            room.world.liar = Some(Box::new(another_log(DOT)));
+        }
+        let (group, users) = (room.group, vec![room.world.people[DOT.0].user()]);
+        room.world
+            .command(PersonId(0), CommandKind::AddMembers { group, users });
+        room.wait(5_000);
+        assert_eq!(room.world.view(DOT, group).status, GroupStatusView::Active);
+        assert!(!names_a_fork(&room, DOT), "nothing has crossed yet");
+        room.say(0, "welcome");
+        assert_eq!(names_a_fork(&room, DOT), lies);
+        room.say(3, "thank you");
+        assert_eq!(names_a_fork(&room, CY), lies);
+    }
+}
+
+/// REQ-390: who is let in anew, and has read the log up to there, compares.
+#[test]
+fn a_hash_of_another_log_for_who_is_let_in_anew() {
+    for lies in [false, true] {
+        let mut room = Room::new();
+        if lies {
+            room.world.liar = Some(Box::new(another_log(CY)));
+        }
+        let group = room.group;
+        room.world.command(CY, CommandKind::ResyncGroup { group });
+        room.wait(5_000);
+        assert_eq!(names_a_fork(&room, CY), lies);
+    }
+}

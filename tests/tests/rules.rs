@@ -430,6 +430,7 @@ fn a_welcome_for_a_group_that_one_is_in_is_refused() {
         group: room.group,
         welcome: vec![1].into(),
         entry: commit,
+        log_hash: Hash([0; 32]),
     };
     let response = Response::Inbox {
         items: vec![item],

@@ -336,7 +336,7 @@ fn access_is_decided_as_written() {
 fn the_log_is_hashed_as_written() {
     let file = load("logs.json");
     let group = GroupId(array(&file["log"], "group"));
-    let mut cursor = LogCursor::opening(Hash([0; 32]), RosterSeq(0));
+    let mut cursor = LogCursor::created(Hash([0; 32]), RosterSeq(0));
     for case in list(&file["log"]["records"]) {
         let (payload, fence) = (bytes(case, "payload"), RosterSeq(number(case, "fence")));
         let told = &case["cursor"];
@@ -347,7 +347,10 @@ fn the_log_is_hashed_as_written() {
             RecordBody::Create { .. } | RecordBody::Commit(_) => {
                 let opening = entry_hash(group, Epoch(number(told, "epoch")), &payload);
                 assert_eq!(opening, Hash(array(told, "opening_entry")));
-                LogCursor::opening(opening, fence)
+                match body {
+                    RecordBody::Create { .. } => LogCursor::created(opening, fence),
+                    _ => cursor.opens(sha256(&payload), fence),
+                }
             }
             _ => cursor.after(sha256(&payload), fence),
         };

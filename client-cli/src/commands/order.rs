@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use super::Context;
 use crate::error::CliError;
+use crate::names::Names;
 use crate::output::Report;
 
 /// How often the relay is asked.
@@ -20,32 +21,41 @@ const ANSWER: Duration = Duration::from_secs(5);
 
 /// What an order does to a user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Measure {
+pub(super) enum Measure<'a> {
     /// For good.
-    Removal,
+    Removal {
+        /// Who inherits the groups that lose their last admin, as it was typed.
+        successor: Option<&'a str>,
+    },
     /// Until they are invited again.
     Suspension,
 }
 
-impl Measure {
+impl Measure<'_> {
     fn word(self) -> &'static str {
         match self {
-            Self::Removal => "removal",
+            Self::Removal { .. } => "removal",
             Self::Suspension => "suspension",
         }
     }
 
-    fn command(self, user: UserId) -> CommandKind {
-        match self {
-            Self::Removal => CommandKind::RemoveUser { user },
+    fn command(self, names: &Names, user: UserId) -> Result<CommandKind, CliError> {
+        Ok(match self {
+            Self::Removal { successor: None } => CommandKind::RemoveUser { user },
+            Self::Removal {
+                successor: Some(given),
+            } => {
+                let successor = names.find_user(given)?;
+                CommandKind::RemoveUserFor { user, successor }
+            }
             Self::Suspension => CommandKind::SuspendUser { user },
-        }
+        })
     }
 
     /// The order that has done it already.
     fn earlier(self, status: UserStatus) -> Result<Option<RosterSeq>, CliError> {
         match (self, status) {
-            (Self::Removal, UserStatus::Removed { at })
+            (Self::Removal { .. }, UserStatus::Removed { at })
             | (Self::Suspension, UserStatus::Suspended { at }) => Ok(Some(at)),
             (Self::Suspension, UserStatus::Removed { .. }) => Err(CliError::NotNow {
                 what: "the user was removed from the organisation already".into(),
@@ -63,7 +73,7 @@ impl Measure {
 pub(super) async fn against(
     cx: &Context,
     given: &str,
-    measure: Measure,
+    measure: Measure<'_>,
     wait: Duration,
 ) -> Result<(), CliError> {
     cx.sync().await?;
@@ -77,7 +87,7 @@ pub(super) async fn against(
         })
         .await?;
     let earlier = status.map_or(Ok(None), |status| measure.earlier(status))?;
-    let seq = give(cx, earlier, measure.command(user)).await?;
+    let seq = give(cx, earlier, measure.command(&names, user)?).await?;
     let report = Report::Ordered {
         measure: measure.word(),
         seq: seq.0,

@@ -14,26 +14,36 @@ use crate::output::{Person, Plan, PlannedGroup, Report};
 ///
 /// # Errors
 /// There is no such user, or what ended the session.
-pub(super) async fn show(cx: &Context, given: &str) -> Result<(), CliError> {
+pub(super) async fn show(
+    cx: &Context,
+    given: &str,
+    successor: Option<&str>,
+) -> Result<(), CliError> {
     let freshness = cx.freshen().await?;
     let names = cx.names().await?;
     let user = names.find_user(given)?;
+    let successor = successor.map(|given| names.find_user(given)).transpose()?;
     let plan = cx
         .session
-        .query(move |engine| plan(engine, &names, user))
+        .query(move |engine| plan(engine, &names, user, successor))
         .await??;
     cx.out.report(&Report::Plan(plan)).await?;
     freshness.finish()
 }
 
-fn plan(engine: &mut ClientEngine, names: &Names, user: UserId) -> Result<Plan, CliError> {
+fn plan(
+    engine: &mut ClientEngine,
+    names: &Names,
+    user: UserId,
+    successor: Option<UserId>,
+) -> Result<Plan, CliError> {
     let groups = engine.groups()?;
     let roster = engine.roster();
     let groups = groups
         .iter()
         .filter(|group| group.status == GroupStatusView::Active)
         .filter(|group| group.members.iter().any(|leaf| leaf.user == user))
-        .map(|group| planned(roster, names, group, user))
+        .map(|group| planned(roster, names, group, (user, successor)))
         .collect();
     let role = roster.user(user).and_then(|u| u.roles.last().copied());
     Ok(Plan {
@@ -54,9 +64,15 @@ fn plan(engine: &mut ClientEngine, names: &Names, user: UserId) -> Result<Plan, 
     })
 }
 
-fn planned(roster: &Roster, names: &Names, group: &GroupView, user: UserId) -> PlannedGroup {
+fn planned(
+    roster: &Roster,
+    names: &Names,
+    group: &GroupView,
+    (user, successor): (UserId, Option<UserId>),
+) -> PlannedGroup {
     let loses_last_admin = group.loses_last_admin(user);
-    let heir = group.heir_of(roster, user).filter(|_| loses_last_admin);
+    let heir = group.heir_of(roster, user, successor);
+    let heir = heir.filter(|_| loses_last_admin);
     PlannedGroup {
         group: group.id.to_string(),
         group_name: group.name.clone(),

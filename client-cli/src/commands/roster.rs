@@ -115,6 +115,11 @@ fn change(op: &Op, names: &Names) -> String {
         Op::SetRole { user, role } => format!("made {} {role}", who(names, *user)),
         Op::SuspendUser { user } => format!("suspended {}", who(names, *user)),
         Op::RemoveUser { user } => format!("removed {}", who(names, *user)),
+        Op::NameSuccessor { user, successor } => format!(
+            "named {} to inherit from {}",
+            who(names, *successor),
+            who(names, *user)
+        ),
         Op::Invite {
             invitation, user, ..
         } => {

@@ -109,6 +109,7 @@ impl View<'_> {
             | Op::SetRole { user, .. }
             | Op::SuspendUser { user }
             | Op::RemoveUser { user }
+            | Op::NameSuccessor { user, .. }
             | Op::Invite { user, .. } => Some(*user),
             Op::AddDevice(add) => Some(add.user),
             Op::RevokeDevice { device } => Some(self.roster.device(*device)?.user),

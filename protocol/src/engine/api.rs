@@ -126,6 +126,13 @@ pub enum CommandKind {
         /// Whom.
         user: UserId,
     },
+    /// The same, and says who inherits the groups that lose their last admin (REQ-391).
+    RemoveUserFor {
+        /// Whom.
+        user: UserId,
+        /// Who inherits, where they are a member.
+        successor: UserId,
+    },
     /// Orders a user's suspension; answered by [`Event::Ordered`]. The way back is [`CommandKind::ReinviteUser`].
     SuspendUser {
         /// Whom.
@@ -680,12 +687,22 @@ impl GroupView {
         self.admins.contains(&user) && !others.into_iter().any(stays)
     }
 
-    /// Who becomes admin when this user was the last one: the longest-standing member, guests last (REQ-125).
+    /// Who becomes admin when this user was the last one: the successor, if one is named who can; else the longest-standing
+    /// member, guests last (REQ-125).
     #[must_use]
-    pub fn heir_of(&self, roster: &Roster, user: UserId) -> Option<UserId> {
-        let kept = || self.members.iter().filter(|leaf| leaf.user != user);
-        let full = kept().find(|leaf| roster.role(leaf.user) != Some(Role::Guest));
-        full.or_else(|| kept().next()).map(|leaf| leaf.user)
+    pub fn heir_of(
+        &self,
+        roster: &Roster,
+        user: UserId,
+        successor: Option<UserId>,
+    ) -> Option<UserId> {
+        let kept = || self.members.iter().map(|leaf| leaf.user);
+        let kept = || kept().filter(|member| *member != user);
+        let is_full = |member: &UserId| roster.role(*member) != Some(Role::Guest);
+        let named = kept().find(|member| Some(*member) == successor && is_full(member));
+        named
+            .or_else(|| kept().find(is_full))
+            .or_else(|| kept().next())
     }
 }
 

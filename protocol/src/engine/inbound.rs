@@ -272,7 +272,7 @@ impl State {
         Ok(if stopped { Next::Stop } else { Next::Go })
     }
 
-    /// Moves the cursor past a record, and the log hash unless the record has opened an epoch.
+    /// Moves the cursor past a record, and the log hash unless the record has opened an epoch, which moved it.
     fn pass(
         &mut self,
         tx: &Tx<'_>,
@@ -679,7 +679,9 @@ impl State {
             row.retention_days = state.policy().retention_days;
             self.chores.remove(&(group, Chore::Prune));
         }
-        self.open_epoch(tx, group, row, inbound.record.fence);
+        let record = inbound.record;
+        let start = row.log_cursor().opens(record.record_id(), record.fence);
+        self.open_epoch(tx, group, row, start);
         if let Some(link) = &mut self.link {
             link.subs.remove(&group);
         }

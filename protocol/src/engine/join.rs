@@ -8,10 +8,10 @@ use super::state::{State, groups_of};
 use super::{Alarm, EngineError, Event, HistoryKind};
 use crate::group::validate;
 use crate::group::{Group, GroupError, JoinedGroup, MlsProvider, Violation, is_allowed_suite};
-use crate::identity::{GroupId, Hash, LogSeq, RosterSeq, decode};
+use crate::identity::{GroupId, LogSeq, RosterSeq, decode};
 use crate::store::Tx;
 use crate::wire::aad::PrivateHeader;
-use crate::wire::log::{CommitEntry, entry_hash};
+use crate::wire::log::{CommitEntry, LogCursor, entry_hash};
 use crate::wire::{InboxItem, RecordBody};
 
 impl State {
@@ -178,6 +178,7 @@ impl State {
         validate::check_joined_tree(&self.roster, s, &joined.adder, me, group.leaves())?;
         if let Some(held) = &held {
             self.check_resync(held, &joined)?;
+            check_same_log(&held.row, item)?;
         }
         self.write_joined(tx, item, group, joined.added, s)
             .map_err(|_| GroupError::Mls("write a group's row"))?;
@@ -224,7 +225,7 @@ impl State {
             epoch,
             entry_hash: entry_hash(item.group, epoch, item.entry.payload.as_slice()),
             log_count: 0,
-            log_hash: Hash([0; 32]),
+            log_hash: item.log_hash,
             fence: item.entry.fence,
             commit_s: s,
             old_leaf_s: BTreeMap::new(),
@@ -241,7 +242,8 @@ impl State {
                 tx.delete(space, key);
             }
         }
-        self.open_epoch(tx, item.group, &mut row, item.entry.fence);
+        let start = cursor_of(item);
+        self.open_epoch(tx, item.group, &mut row, start);
         rows::put(tx, GROUPS, item.group.0, &row)?;
         // Orders since that commit are answered for here too.
         for order in self.roster.orders().iter().filter(|order| order.seq > s) {
@@ -254,6 +256,29 @@ impl State {
         }
         Ok(())
     }
+}
+
+/// The cursor at the commit that a Welcome came with: it goes on from the hash that the relay names (REQ-390).
+fn cursor_of(item: &InboxItem) -> LogCursor {
+    let before = LogCursor {
+        count: 0,
+        hash: item.log_hash,
+    };
+    before.opens(item.entry.record_id(), item.entry.fence)
+}
+
+/// A device that has read the log up to a Welcome's commit has a hash of its own there (REQ-390).
+fn check_same_log(held: &GroupRow, item: &InboxItem) -> Result<(), Violation> {
+    let differs = match held.cursor {
+        at if at == item.entry.seq => held.log_hash != cursor_of(item).hash,
+        at if at.next() == item.entry.seq => held.log_hash != item.log_hash,
+        // What lies between was never shown to this device.
+        _ => false,
+    };
+    if differs {
+        return Err(Violation::LogFork);
+    }
+    Ok(())
 }
 
 /// Whether this device is still to learn what became of it before the record at `seq`.

@@ -443,7 +443,8 @@ impl State {
         row.status = GroupStatus::Active;
         row.cursor = seq;
         row.fence = fence;
-        self.open_epoch(tx, group, &mut row, fence);
+        let start = LogCursor::created(row.entry_hash, fence);
+        self.open_epoch(tx, group, &mut row, start);
         rows::put(tx, GROUPS, group.0, &row)?;
         if let Some(id) = outbox.intent.map(IntentId) {
             self.event(Event::GroupCreated { id, group });
@@ -451,15 +452,15 @@ impl State {
         Ok(())
     }
 
-    /// Starts the log hash of the epoch that `row` names.
+    /// Puts the cursor at the opening entry of the epoch that `row` names.
     pub(super) fn open_epoch(
         &mut self,
         tx: &Tx<'_>,
         group: GroupId,
         row: &mut GroupRow,
-        fence: RosterSeq,
+        start: LogCursor,
     ) {
-        row.set_log_cursor(LogCursor::opening(row.entry_hash, fence));
+        row.set_log_cursor(start);
         tx.put(rows::LOG_HASHES, rows::key(group, 0), row.log_hash.0);
         rows::remember_epoch(tx, group, row);
     }

@@ -36,7 +36,7 @@ const STALE_MS: u64 = 7 * 24 * 3_600 * 1_000;
 
 /// A group as this device last held it.
 pub(super) struct LastHeld {
-    row: GroupRow,
+    pub(super) row: GroupRow,
     asked_at_ms: u64,
     /// Its members and policy, where they are still known.
     tree: Option<(Vec<Leaf>, GroupPolicy)>,

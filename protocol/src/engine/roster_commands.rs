@@ -70,6 +70,11 @@ impl State {
             CommandKind::RemoveUser { user } => {
                 (vec![Op::RemoveUser { user }], Rotation::IfHeld, None)
             }
+            CommandKind::RemoveUserFor { user, successor } => {
+                let named = Op::NameSuccessor { user, successor };
+                let ops = vec![named, Op::RemoveUser { user }];
+                (ops, Rotation::IfHeld, None)
+            }
             CommandKind::SuspendUser { user } => {
                 (vec![Op::SuspendUser { user }], Rotation::IfHeld, None)
             }

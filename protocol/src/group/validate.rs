@@ -328,10 +328,25 @@ pub fn restarters(
     }
 }
 
+/// Who becomes admin where a commit takes a group's last one (REQ-125).
+fn heir(roster: &Roster, commit: &CommitView<'_>) -> Option<UserId> {
+    let is_guest = |user: UserId| roster.role_at(user, commit.s) == Some(Role::Guest);
+    let stays = |user: UserId| commit.kept().any(|leaf| leaf.user == user);
+    let present = commit.policy.admins.iter();
+    let mut gone = present.filter(|user| commit.loses_user(**user));
+    let named = gone.find_map(|user| {
+        let successor = roster.successor_at(*user, commit.s)?;
+        (stays(successor) && !is_guest(successor)).then_some(successor)
+    });
+    let longest = || commit.kept().find(|leaf| !is_guest(leaf.user));
+    let heir = || longest().or_else(|| commit.kept().next());
+    named.or_else(|| Some(heir()?.user))
+}
+
 /// The policy that a commit must leave the group with, if `wanted` is what its committer asks for (REQ-125).
 ///
-/// A user who loses the last leaf is no admin any more; if no admin is left in the tree, the longest-standing user (by
-/// leaf, guests last) becomes one. Who has left is remembered until a group admin adds them.
+/// A user who loses the last leaf is no admin any more; if no admin is left in the tree, whom the order named becomes one,
+/// else the longest-standing user (by leaf, guests last). Who has left is remembered until a group admin adds them.
 #[must_use]
 pub fn settled_policy(
     roster: &Roster,
@@ -343,10 +358,7 @@ pub fn settled_policy(
     let present = &commit.policy.admins;
     let changes = *wanted.admins != **present || present.iter().any(|u| commit.loses_user(*u));
     if changes && !policy.admins.iter().any(|user| commit.keeps_user(*user)) {
-        let guest = |leaf: &&Leaf| roster.role_at(leaf.user, commit.s) == Some(Role::Guest);
-        let heir = commit.kept().find(|leaf| !guest(leaf));
-        let heir = heir.or_else(|| commit.kept().next());
-        policy.admins.extend(heir.map(|leaf| leaf.user));
+        policy.admins.extend(heir(roster, commit));
     }
     policy.left.clone_from(&commit.policy.left);
     let gone = commit.leaves.iter().map(|leaf| leaf.user);

@@ -190,6 +190,30 @@ fn the_last_admin_has_an_heir() {
     assert_eq!(settled.admins, [other]);
 }
 
+/// REQ-125, REQ-391: whom the order names inherits, if they are in the group and no guest; else who has been there longest.
+#[test]
+fn the_order_may_name_the_heir() {
+    let outside = 3;
+    let cases = [(2, OTHER), (1, OWNER), (outside, OWNER)];
+    for (successor, heir) in cases {
+        let mut room = Room::new();
+        let gone = room.tree[MEMBER];
+        room.policy.admins = vec![gone.user];
+        let (user, successor) = (gone.user, room.org.leaf(successor).user);
+        let named = Op::NameSuccessor { user, successor };
+        room.org.by_owner(vec![named, Op::RemoveUser { user }]);
+        let removes = [gone];
+        let mut view = room.view(GUEST);
+        view.removes = &removes;
+        let settled = settled_policy(&room.org.roster, &view, &room.policy);
+        assert_eq!(settled.admins, [room.tree[heir].user]);
+        // Before the order, nobody is named.
+        view.s = RosterSeq(room.org.s().0 - 1);
+        let settled = settled_policy(&room.org.roster, &view, &room.policy);
+        assert_eq!(settled.admins, [room.tree[OWNER].user]);
+    }
+}
+
 /// REQ-125: where only guests are left, the first of them is the heir.
 #[test]
 fn a_guest_inherits_from_nobody_else() {

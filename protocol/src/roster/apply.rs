@@ -120,10 +120,16 @@ impl Draft<'_> {
             .ok_or(RosterError::SignerUnknown { device })?
             .mls_signature_key;
         self.verify(entry, &key)?;
-        for op in &self.tbs.ops {
+        for (i, op) in self.tbs.ops.iter().enumerate() {
             // Looked up anew each time: an operation may have taken the signer's own rights.
             let actor = self.actor(device)?;
-            self.operate(actor, op)?;
+            match op {
+                Op::NameSuccessor { user, successor } => {
+                    let next = self.tbs.ops.get(i + 1);
+                    self.name_successor(actor, *user, *successor, next)?;
+                }
+                op => self.operate(actor, op)?,
+            }
         }
         self.require_rotation_by_who_stays(device)
     }
@@ -179,6 +185,7 @@ impl Draft<'_> {
             Op::SetRole { user, role } => self.set_role(actor, *user, *role),
             Op::SuspendUser { user } => self.suspend_user(actor, *user),
             Op::RemoveUser { user } => self.remove_user(actor, *user),
+            Op::NameSuccessor { user, .. } => Err(RosterError::SuccessorShape { user: *user }),
             Op::Invite {
                 invitation,
                 user,
@@ -229,6 +236,25 @@ impl Draft<'_> {
         self.user_mut(user)?.status = UserStatus::Removed { at };
         self.burn_all_of(user)?;
         self.require_owner(user, role)
+    }
+
+    /// Says who inherits from the user whom the next operation removes (REQ-391).
+    fn name_successor(
+        &mut self,
+        actor: Actor,
+        user: UserId,
+        successor: UserId,
+        next: Option<&Op>,
+    ) -> Result<(), RosterError> {
+        self.allow_on(actor, Operation::RemoveUser, user)?;
+        let belongs = self
+            .user(successor)
+            .is_some_and(|record| record.status == UserStatus::Active);
+        if !belongs || successor == user || next != Some(&Op::RemoveUser { user }) {
+            return Err(RosterError::SuccessorShape { user });
+        }
+        self.user_mut(user)?.successor = Some(successor);
+        Ok(())
     }
 
     fn invite(
@@ -305,6 +331,7 @@ impl Draft<'_> {
             added: self.tbs.seq,
             roles: vec![(self.tbs.seq, role)],
             devices: Vec::new(),
+            successor: None,
         };
         self.changes.users.insert(user, record);
         self.added_users.push(user);

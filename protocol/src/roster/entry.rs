@@ -149,6 +149,14 @@ pub enum Op {
         /// Whom.
         user: UserId,
     },
+    /// Says who inherits the groups whose last admin goes by the RemoveUser right after it (REQ-391).
+    #[tls_codec(discriminant = 0x0250)]
+    NameSuccessor {
+        /// Who goes.
+        user: UserId,
+        /// Who inherits.
+        successor: UserId,
+    },
     /// Lets the holder of `key` add one device for `user` (REQ-022).
     #[tls_codec(discriminant = 0x0300)]
     Invite {

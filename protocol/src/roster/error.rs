@@ -152,6 +152,12 @@ pub enum RosterError {
         /// The second user.
         user: UserId,
     },
+    /// A successor who does not belong or is who goes, or none that the removal follows at once (REQ-391).
+    #[error("the entry does not name a successor properly")]
+    SuccessorShape {
+        /// Whose.
+        user: UserId,
+    },
     /// The key was seen before, as whatever kind (REQ-014).
     #[error("the key was used before in this organisation")]
     KeyReused {
@@ -267,6 +273,7 @@ impl RosterError {
             Self::AlreadySuspended { .. } => 0x0253,
             Self::LastOwner { .. } => 0x0254,
             Self::OneUserPerOrder { .. } => 0x0255,
+            Self::SuccessorShape { .. } => 0x0256,
             Self::KeyReused { .. } => 0x0260,
             Self::PossessionNotProven { .. } => 0x0261,
             Self::UnknownDevice { .. } => 0x0262,

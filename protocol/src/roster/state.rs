@@ -42,6 +42,8 @@ pub struct UserRecord {
     pub roles: Vec<(RosterSeq, Role)>,
     /// Every device they ever had, oldest first.
     pub devices: Vec<DeviceId>,
+    /// Who inherits from them, as the order that removed them says (REQ-391).
+    pub successor: Option<UserId>,
 }
 
 impl UserRecord {
@@ -438,6 +440,14 @@ impl Roster {
         }
         let newest = record.roles.iter().rev().find(|(since, _)| *since <= seq)?;
         Some(newest.1)
+    }
+
+    /// Who inherits from a user who is removed at `seq`, if the order has named somebody (REQ-391).
+    #[must_use]
+    pub fn successor_at(&self, user: UserId, seq: RosterSeq) -> Option<UserId> {
+        let record = self.users.get(&user)?;
+        let is_gone = matches!(record.status, UserStatus::Removed { at } if at <= seq);
+        record.successor.filter(|_| is_gone)
     }
 
     /// A device, admitted or burned.

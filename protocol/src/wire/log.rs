@@ -228,36 +228,47 @@ pub fn entry_hash(group: GroupId, epoch: Epoch, payload: &[u8]) -> Hash {
     hash("entry", &content)
 }
 
-/// A position in one epoch of a group's log, and the hash of all that led there (REQ-044).
+/// A position in one epoch of a group's log, and the hash of the whole log up to there (REQ-044).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LogCursor {
     /// Records since the epoch's opening entry, which is not counted.
     pub count: u32,
-    /// The chain over them.
+    /// The chain over all records since the log's first, whatever their epochs.
     pub hash: Hash,
 }
 
 impl LogCursor {
-    /// The cursor at the opening entry, whose own fence is part of it.
+    /// The cursor at the log's first record, the Create of this entry hash.
     #[must_use]
-    pub fn opening(entry_hash: Hash, fence: RosterSeq) -> Self {
+    pub fn created(entry_hash: Hash, fence: RosterSeq) -> Self {
         Self {
             count: 0,
-            hash: chain(&entry_hash, &entry_hash, fence),
+            hash: log_hash(&entry_hash, &entry_hash, fence),
         }
     }
 
-    /// The cursor after one more record.
+    /// The cursor after one more record of the epoch.
     #[must_use]
     pub fn after(self, record_id: Hash, fence: RosterSeq) -> Self {
         Self {
             count: self.count.saturating_add(1),
-            hash: chain(&self.hash, &record_id, fence),
+            hash: log_hash(&self.hash, &record_id, fence),
+        }
+    }
+
+    /// The cursor at the commit that opens the next epoch: the count begins anew, the hash goes on.
+    #[must_use]
+    pub fn opens(self, record_id: Hash, fence: RosterSeq) -> Self {
+        Self {
+            count: 0,
+            hash: log_hash(&self.hash, &record_id, fence),
         }
     }
 }
 
-fn chain(previous: &Hash, record: &Hash, fence: RosterSeq) -> Hash {
+/// The hash of a log after one more record, from the hash before it (REQ-044).
+#[must_use]
+pub fn log_hash(previous: &Hash, record: &Hash, fence: RosterSeq) -> Hash {
     let mut content = previous.0.to_vec();
     content.extend_from_slice(&record.0);
     content.extend_from_slice(&fence.0.to_be_bytes());
@@ -396,13 +407,27 @@ mod tests {
     /// REQ-044: order, content and fence of every record are in the hash.
     #[test]
     fn a_log_cursor_depends_on_everything_before_it() {
-        let start = LogCursor::opening(Hash([1; 32]), RosterSeq(1));
+        let start = LogCursor::created(Hash([1; 32]), RosterSeq(1));
         let (a, b) = (Hash([2; 32]), Hash([3; 32]));
         let ab = start.after(a, RosterSeq(1)).after(b, RosterSeq(1));
         assert_eq!(ab.count, 2);
         assert_ne!(ab, start.after(b, RosterSeq(1)).after(a, RosterSeq(1)));
         assert_ne!(ab, start.after(a, RosterSeq(1)).after(b, RosterSeq(2)));
         assert_ne!(ab.hash, start.after(a, RosterSeq(1)).hash);
+    }
+
+    /// REQ-044: what an epoch held, to its last record, is in the hash of every later one.
+    #[test]
+    fn a_log_cursor_goes_on_across_epochs() {
+        let start = LogCursor::created(Hash([1; 32]), RosterSeq(1));
+        let (message, commit) = (Hash([2; 32]), Hash([3; 32]));
+        let without = start.opens(commit, RosterSeq(1));
+        let with = start
+            .after(message, RosterSeq(1))
+            .opens(commit, RosterSeq(1));
+        assert_eq!((with.count, without.count), (0, 0));
+        assert_ne!(with.hash, without.hash);
+        assert_eq!(without.hash, start.after(commit, RosterSeq(1)).hash);
     }
 
     /// REQ-051: the committer vouches for the next access key.

@@ -260,6 +260,8 @@ pub struct InboxItem {
     pub welcome: VLByteVec,
     /// The record of the commit that added the device; its epoch is the one before the Welcome's.
     pub entry: LogRecord,
+    /// The hash of the log before that record: where the joiner's cursor goes on from (REQ-390).
+    pub log_hash: Hash,
 }
 
 /// What the relay sends.

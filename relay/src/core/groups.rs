@@ -2,7 +2,7 @@
 
 use mortise_protocol::identity::{Epoch, GroupId, Hash, LogSeq, decode, sha256};
 use mortise_protocol::store::StoreError;
-use mortise_protocol::wire::log::{Purpose, RecordBody, entry_hash};
+use mortise_protocol::wire::log::{LogCursor, Purpose, RecordBody, entry_hash, log_hash};
 use mortise_protocol::wire::{LogRecord, Refusal, Response, Submission};
 use tls_codec::VLByteVec;
 
@@ -65,6 +65,7 @@ impl Turn<'_> {
             head_epoch: Epoch(0),
             confirmed: Epoch(0),
             restarted: false.into(),
+            log_hash: LogCursor::created(opening.entry_hash, fence).hash,
         };
         self.write_record(
             caller,
@@ -94,6 +95,8 @@ impl Turn<'_> {
         let mut head = head.ok_or(Refusal::UnknownGroup)?;
         self.confirm(caller, submission.group, submission.epoch, &mut head)?;
         head.head_seq = place.seq;
+        let log_before = head.log_hash;
+        head.log_hash = log_hash(&log_before, &record_id, place.fence);
         match effect {
             Effect::Commit { next } => {
                 let number = submission.epoch.next();
@@ -124,7 +127,7 @@ impl Turn<'_> {
         } = submission;
         let content = (record_id, payload);
         let record = self.write_record(caller, (*group, *epoch), head, place, content);
-        self.deliver_welcomes(caller, *group, place.seq, welcomes)?;
+        self.deliver_welcomes(caller, *group, (place.seq, log_before), welcomes)?;
         let answer = appended(place);
         let place = match effect {
             Effect::Commit { .. } => Place::ClosesEpoch,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use mortise_protocol::identity::{DeviceId, GroupId, LogSeq, OrgId};
+use mortise_protocol::identity::{DeviceId, GroupId, Hash, LogSeq, OrgId};
 use mortise_protocol::store::{Pair, StoreError};
 use mortise_protocol::wire::{InboxItem, Push, Response, WelcomeFor, limits};
 
@@ -13,12 +13,12 @@ use super::layout::{
 use super::turn::{Answer, Caller, Turn};
 
 impl Turn<'_> {
-    /// Stores a commit's Welcomes for those of the named devices that are admitted.
+    /// Stores a commit's Welcomes for those of the named devices that are admitted, with the log's hash before the commit.
     pub(super) fn deliver_welcomes(
         &mut self,
         caller: &Caller,
         group: GroupId,
-        commit_seq: LogSeq,
+        (commit_seq, log_hash): (LogSeq, Hash),
         welcomes: &[WelcomeFor],
     ) -> Result<(), StoreError> {
         for (n, WelcomeFor { devices, welcome }) in (0..).zip(welcomes) {
@@ -26,6 +26,7 @@ impl Turn<'_> {
                 group,
                 commit_seq,
                 welcome: n,
+                log_hash,
             };
             let devices: BTreeSet<DeviceId> = devices
                 .iter()
@@ -99,6 +100,7 @@ impl Turn<'_> {
             group: item.group,
             welcome: welcome.into(),
             entry: layout::load_log(self.tx, item.group, item.commit_seq)?,
+            log_hash: item.log_hash,
         })
     }
 

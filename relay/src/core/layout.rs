@@ -117,6 +117,8 @@ pub struct GroupRecord {
     pub confirmed: Epoch,
     /// Whether [`RESTARTS`] has a row.
     pub restarted: Flag,
+    /// The hash of the whole log (REQ-044).
+    pub log_hash: Hash,
 }
 
 /// An epoch whose key nobody but its committer, and those whom it brought, has proven yet (REQ-151).
@@ -182,6 +184,8 @@ pub struct InboxRecord {
     pub commit_seq: LogSeq,
     /// Which of the commit's Welcomes.
     pub welcome: u32,
+    /// The hash of the log before the commit (REQ-390).
+    pub log_hash: Hash,
 }
 
 /// Where a device's next inbox item goes; never lowered, so that a cursor stays a cursor.

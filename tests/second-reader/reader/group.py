@@ -18,7 +18,10 @@ class Group:
         """At the Create record, or the commit that leads to the epoch."""
         self.epoch += 1
         self.epochs[self.epoch] = key, entry_hash(self.id, self.epoch, payload)
-        self.cursor = LogCursor.opening(self.epochs[self.epoch][1], fence)
+        if self.epoch == 0:
+            self.cursor = LogCursor.created(self.epochs[0][1], fence)
+        else:
+            self.cursor.open(payload, fence)
 
     def proof(self, connection, purpose, epoch=None):
         epoch = self.epoch if epoch is None else epoch

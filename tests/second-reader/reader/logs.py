@@ -50,8 +50,13 @@ class LogCursor:
     count: int = 0
 
     @classmethod
-    def opening(cls, entry, fence):
+    def created(cls, entry, fence):
+        """At the Create record of this entry hash."""
         return cls(chain(entry, entry, fence))
+
+    def open(self, payload, fence):
+        """At the commit that opens the next epoch: the hash goes on."""
+        self.hash, self.count = chain(self.hash, record_id(payload), fence), 0
 
     def add(self, payload, fence):
         self.hash, self.count = chain(self.hash, record_id(payload), fence), self.count + 1

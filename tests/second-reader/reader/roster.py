@@ -57,6 +57,7 @@ CODES = {
     "AlreadySuspended": 0x0253,
     "LastOwner": 0x0254,
     "OneUserPerOrder": 0x0255,
+    "SuccessorShape": 0x0256,
     "KeyReused": 0x0260,
     "PossessionNotProven": 0x0261,
     "UnknownDevice": 0x0262,
@@ -89,6 +90,7 @@ class User:
     role: str
     profile: bytes
     status: str = "active"
+    successor: bytes | None = None
 
 
 @dataclass
@@ -193,7 +195,8 @@ class Roster:
             return self._recover(tbs)
         if tbs["signer"]["type"] == "invitation":
             return self._redeem(tbs)
-        for op in tbs["ops"]:
+        for at, op in enumerate(tbs["ops"]):
+            self._next = tbs["ops"][at + 1] if at + 1 < len(tbs["ops"]) else None
             self._apply_signed_by_device(op, tbs["signer"]["device"], tbs["seq"])
         # Who goes must not choose the key of those who stay.
         refuse_if(self._rotated and not self.is_admitted(tbs["signer"]["device"]), "RotationShape")
@@ -349,6 +352,15 @@ class Roster:
         self._allow(actor, "remove_user", op["user"])
         self._about(op["user"])
         self._expel(op["user"], "removed", seq)
+
+    def _name_successor(self, op, actor, _signer, _seq):
+        """REQ-391."""
+        self._allow(actor, "remove_user", op["user"])
+        successor = self.users.get(op["successor"])
+        belongs = successor is not None and successor.status == "active" and op["successor"] != op["user"]
+        follows = self._next == {"type": "remove_user", "user": op["user"]}
+        refuse_if(not belongs or not follows, "SuccessorShape")
+        self.users[op["user"]].successor = op["successor"]
 
     def _expel(self, user, status, seq):
         self.users[user].status, self.fence = status, seq

@@ -48,6 +48,7 @@ OpType = Enum(
     set_role=0x0220,
     suspend_user=0x0230,
     remove_user=0x0240,
+    name_successor=0x0250,
     invite=0x0300,
     cancel_invite=0x0310,
     add_device=0x0400,
@@ -80,6 +81,7 @@ Op = Select(
     set_role=Struct(user=UserId, role=Role),
     suspend_user=Struct(user=UserId),
     remove_user=Struct(user=UserId),
+    name_successor=Struct(user=UserId, successor=UserId),
     invite=Struct(invitation=InvitationId, user=UserId, key=PublicKey, expires_at_ms=U64),
     cancel_invite=Struct(invitation=InvitationId),
     add_device=Struct(
@@ -367,7 +369,7 @@ _fields = {
 Refusal = RefusalType(RefusalCode, **{name: _fields.get(name, EMPTY) for name in RefusalCode.values})
 
 ClaimedKeyPackage = Struct(device=DeviceId, key_package=Opaque(KEY_PACKAGE_LIMIT))
-InboxItem = Struct(seq=U64, group=GroupId, welcome=Opaque(WELCOME_LIMIT), entry=LogRecord)
+InboxItem = Struct(seq=U64, group=GroupId, welcome=Opaque(WELCOME_LIMIT), entry=LogRecord, log_hash=Hash)
 GroupStatus = Struct(
     group=GroupId,
     state=GroupState,

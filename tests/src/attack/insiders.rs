@@ -1,7 +1,7 @@
 //! A malicious member who is still in: no impersonation, and no change that its role does not allow.
 
 use mortise_protocol::engine::CommandKind;
-use mortise_protocol::identity::{DeviceId, RosterSeq, SigningKey, UserId};
+use mortise_protocol::identity::{RosterSeq, SigningKey, UserId};
 
 use super::Outcome;
 use super::liars::DropsCommits;
@@ -161,14 +161,20 @@ pub(super) fn policy(stage: &mut Stage) -> Outcome {
 }
 
 pub(super) fn bad_path(stage: &mut Stage) -> Outcome {
-    // The neighbour in the tree, to whose leaf the path is sealed by itself.
-    let neighbour: DeviceId = stage.world.people[X2.0].device();
-    let mut by = stage.turn(CY);
+    // In a large tree some members share the node that a path is sealed to; what hits one hits them all.
+    let mut pairs = [(CY, X2), (CY, X), (X, CY), (X, X2), (X2, CY)].into_iter();
+    let device = |stage: &Stage, who: PersonId| stage.world.people[who.0].device();
+    let pair = pairs.find(|(by, victim)| {
+        let device = device(stage, *victim);
+        stage.copy(*by).seals_alone_to(&stage.world, device)
+    });
+    let (by, victim) = pair.expect("a seal for one member alone");
+    let mut by = stage.turn(by);
     let plan = Plan {
-        noise_for: vec![neighbour],
+        noise_for: vec![device(stage, victim)],
         ..Plan::default()
     };
-    let before = stage.state(X2).0;
+    let before = stage.state(victim).0;
     let made = by.commit(&stage.world, plan);
     let began = stage.world.now_ms;
     let door = super::door::Door::open(&mut stage.world, by.transport_key);
@@ -179,15 +185,15 @@ pub(super) fn bad_path(stage: &mut Stage) -> Outcome {
     if !stage.defended {
         // The control: it does throw one member out, until it is repaired.
         stage.wait(100);
-        let stuck = stage.state(X2).0 == before;
-        let refused = stage.world.alarms(X2).next().is_some();
+        let stuck = stage.state(victim).0 == before;
+        let refused = stage.world.alarms(victim).next().is_some();
         return Outcome::of((stuck || refused).then(|| "one member cannot follow".into()));
     }
     let mut heard = false;
     while !heard && stage.world.now_ms < began + HEALS_MS {
         stage.wait(500);
-        stage.say(X, AFTER);
-        heard = stage.is_shown(X2, AFTER);
+        stage.say(BOB, AFTER);
+        heard = stage.is_shown(victim, AFTER);
     }
     let worst_ms = stage.world.now_ms - began;
     Outcome {

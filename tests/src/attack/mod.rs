@@ -20,7 +20,7 @@ mod table;
 mod write;
 
 pub use stage::Stage;
-pub use suite::{Options, Row, SIZES, Totals, run, table};
+pub use suite::{LARGE, Options, Row, SIZES, Totals, run, table};
 
 /// On whose side an attack is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,15 +66,6 @@ impl Outcome {
     }
 }
 
-/// How an attack is carried out.
-#[derive(Clone, Copy, Debug)]
-pub enum Plan {
-    /// So.
-    Mount(fn(&mut Stage) -> Outcome),
-    /// Not yet, and why.
-    NotYet(&'static str),
-}
-
 /// An attack of the handbook.
 #[derive(Clone, Copy, Debug)]
 pub struct Attack {
@@ -90,8 +81,8 @@ pub struct Attack {
     pub asks_alarm: bool,
     /// How many users the group has at least.
     pub least: usize,
-    /// How.
-    pub plan: Plan,
+    /// How it is mounted; and, where the stage's defence is switched off, its control.
+    pub mount: fn(&mut Stage) -> Outcome,
 }
 
 /// An attack on an organisation that honours its order.
@@ -99,7 +90,7 @@ const fn attack(
     number: &'static str,
     name: &'static str,
     adversary: Adversary,
-    run: fn(&mut Stage) -> Outcome,
+    mount: fn(&mut Stage) -> Outcome,
 ) -> Attack {
     Attack {
         number,
@@ -108,7 +99,7 @@ const fn attack(
         ground: Ground::Simulator,
         asks_alarm: false,
         least: 2,
-        plan: Plan::Mount(run),
+        mount,
     }
 }
 
@@ -131,18 +122,6 @@ impl Attack {
         Self {
             ground: Ground::SimulatorAndDemo,
             ..self
-        }
-    }
-
-    const fn not_yet(number: &'static str, name: &'static str, why: &'static str) -> Self {
-        Self {
-            number,
-            name,
-            adversary: Adversary::Departed,
-            ground: Ground::Simulator,
-            asks_alarm: false,
-            least: 2,
-            plan: Plan::NotYet(why),
         }
     }
 

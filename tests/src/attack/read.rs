@@ -4,10 +4,11 @@ use mortise_protocol::content;
 use mortise_protocol::engine::CommandKind;
 use mortise_protocol::group::Crypto;
 use mortise_protocol::group::{Group, MlsProvider};
-use mortise_protocol::identity::Hash;
+use mortise_protocol::identity::{GroupId, Hash};
 use mortise_protocol::store::{MemoryStore, Tx, commit};
 use mortise_protocol::wire::log::{AccessProof, Purpose};
 use mortise_protocol::wire::{Flag, Request, Response, RosterHead, limits};
+use mortise_relay::core::layout;
 
 use super::liars::Withholds;
 use super::stage::{AFTER, ANN, BOB, CY, DOT, EVE, FORGED, Stage, X, X2, snapshot, stranger};
@@ -273,6 +274,76 @@ pub(super) fn backup(stage: &mut Stage) -> Outcome {
     stage.wait(10_000);
     let shown = stage.is_shown(restored, AFTER);
     Outcome::of(shown.then(|| "the restored device shows it".into()))
+}
+
+/// Of what waits for X's devices, and of what is said in every log, X gets nothing: neither by asking, nor by listening on
+/// a line that stayed open, nor with every key that it holds and all that the relay stores or has ever stored.
+pub(super) fn what_waits(stage: &mut Stage) -> Outcome {
+    let line = stage.door(X);
+    assert!(line.subscribe(&mut stage.world, &stage.x), "X is still in");
+    let late = invited_while_away(stage);
+    stage.order();
+    let heard = stage.world.tapped(line.conn).len();
+    for group in [stage.group, late] {
+        stage.world.say(BOB, group, AFTER);
+    }
+    stage.wait(3_000);
+    let hints = stage.world.tapped(line.conn).len() - heard;
+    if hints > 0 {
+        return Outcome::of(Some(format!("{hints} frames came on the open line")));
+    }
+    for who in [X, X2] {
+        let door = stage.door(who);
+        let inbox = door.ask(&mut stage.world, Request::FetchInbox { after: 0 });
+        if matches!(inbox, Some(Response::Inbox { .. })) {
+            return Outcome::of(Some("the inbox is served".into()));
+        }
+    }
+    let kinds = [
+        layout::INBOX,
+        layout::KEY_PACKAGES,
+        layout::LAST_RESORTS,
+        layout::RESYNC_GROUPS,
+    ];
+    let left: usize = kinds
+        .map(|kind| stage.stored_for(kind, &[X, X2]))
+        .iter()
+        .sum();
+    if left > 0 {
+        return Outcome::of(Some(format!("{left} rows are kept for X's devices")));
+    }
+    let stores = [X, X2].map(|who| snapshot(&mut stage.world, who));
+    let welcomes = stage.welcomes();
+    let joined: Vec<MemoryStore> = stores
+        .iter()
+        .flat_map(|store| welcomes.iter().filter_map(|welcome| join(store, welcome)))
+        .collect();
+    assert!(!joined.is_empty(), "the keys do open the Welcome of before");
+    let keys = stage.loot.iter().chain(&stores).chain(&joined);
+    let read: usize = keys
+        .flat_map(|store| [stage.group, late].map(|group| stage.opens_in(group, store)))
+        .sum();
+    Outcome::of((read > 0).then(|| format!("{read} records open")))
+}
+
+/// A group that X is added to while both of its devices are away: a Welcome waits for each.
+fn invited_while_away(stage: &mut Stage) -> GroupId {
+    stage.cut(X);
+    stage.cut(X2);
+    let (name, before) = ("Late".to_owned(), stage.groups_of(BOB));
+    let members = vec![
+        stage.world.people[X.0].user(),
+        stage.world.people[DOT.0].user(),
+    ];
+    stage
+        .world
+        .command(BOB, CommandKind::CreateGroup { name, members });
+    stage.wait(5_000);
+    let after = stage.groups_of(BOB);
+    let late = *after.difference(&before).next().expect("the new group");
+    let waiting = stage.stored_for(layout::INBOX, &[X, X2]);
+    assert_eq!(waiting, 2, "a Welcome waits for each device");
+    late
 }
 
 pub(super) fn withheld(stage: &mut Stage) -> Outcome {

@@ -18,6 +18,7 @@ use super::liars::{SwapsPackages, TwoLogs};
 use super::stage::{AFTER, ANN, BOB, CY, DOT, Stage, X, stranger};
 use super::{Outcome, outside};
 use crate::villain::{Package, Plan, Recipe};
+use crate::world::log_cursor;
 
 /// Keys that nobody has had before.
 fn fresh(n: u8) -> SigningKey {
@@ -354,6 +355,7 @@ pub(super) fn offer_welcome(stage: &mut Stage, welcome: Vec<u8>, entry: LogRecor
         seq: 1 << 40,
         group: stage.group,
         welcome: welcome.into(),
+        log_hash: log_cursor(stage.group, &stage.world.log(stage.group)).hash,
         entry,
     };
     let response = Response::Inbox {

@@ -7,8 +7,9 @@ use std::sync::{Arc, Mutex, OnceLock};
 use mortise_protocol::engine::{Alarm, CommandKind, GroupStatusView, Input, Output, PolicyChange};
 use mortise_protocol::identity::{DeviceId, GroupId, LogSeq, PublicKey, RosterSeq, UserId, encode};
 use mortise_protocol::roster::Role;
-use mortise_protocol::store::MemoryStore;
+use mortise_protocol::store::{MemoryStore, Reader as _, Space};
 use mortise_protocol::wire::{ConnectionBinding, LogRecord, Push, RecordBody, RelayToClient};
+use mortise_relay::core::layout;
 use rand::Rng;
 
 use super::door::Door;
@@ -195,8 +196,13 @@ impl Stage {
 
     /// How many records under the order's fence a store's keys open.
     pub(super) fn opens(&self, store: &MemoryStore) -> usize {
-        let log = self.world.log(self.group);
-        let opened = crate::sim::open_all(store, self.group, log.iter());
+        self.opens_in(self.group, store)
+    }
+
+    /// The same in any group.
+    pub(super) fn opens_in(&self, group: GroupId, store: &MemoryStore) -> usize {
+        let log = self.world.log(group);
+        let opened = crate::sim::open_all(store, group, log.iter());
         opened
             .iter()
             .filter(|(_, fence)| *fence >= self.order)
@@ -311,11 +317,30 @@ impl Stage {
         (out || on).then(|| format!("{name} follows it out of epoch {epoch}"))
     }
 
+    /// The groups that somebody holds.
+    pub(super) fn groups_of(&mut self, who: PersonId) -> BTreeSet<GroupId> {
+        let views = self.world.people[who.0].engine_mut().groups();
+        let views = views.expect("a store that reads").into_iter();
+        views.map(|view| view.id).collect()
+    }
+
+    /// How many rows of a kind the relay stores for these people's devices.
+    pub(super) fn stored_for(&self, space: Space, people: &[PersonId]) -> usize {
+        let org = self.world.people[ANN.0].engine().org();
+        let rows = people.iter().flat_map(|who| {
+            let device = self.world.people[who.0].device();
+            let prefix = [&org.0[..], &device.0].concat();
+            let rows = self.world.disk.range(space, &prefix, &[], usize::MAX);
+            rows.expect("the disk reads")
+        });
+        rows.count()
+    }
+
     /// What a relay's disk has seen: every Welcome.
     pub(super) fn welcomes(&mut self) -> Vec<Vec<u8>> {
         let batches = self.world.disk.take_tap();
         let writes = batches.into_iter().flatten();
-        let welcomes = writes.filter(|w| w.space == mortise_relay::core::layout::WELCOMES);
+        let welcomes = writes.filter(|w| w.space == layout::WELCOMES);
         welcomes
             .filter_map(|w| Some(w.value?.get(1..)?.to_vec()))
             .collect()

@@ -8,10 +8,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use mortise_protocol::group::{SUITE_CLASSICAL, SUITE_HYBRID};
 
 use super::table::TABLE;
-use super::{Attack, Outcome, Plan, Stage};
+use super::{Attack, Outcome, Stage};
 
-/// Users in the groups that are attacked.
+/// Users in the groups that are attacked with every seed.
 pub const SIZES: [usize; 3] = [2, 3, 20];
+/// Users in the groups that are attacked once.
+pub const LARGE: usize = 1_000;
 
 /// What to run.
 #[derive(Clone, Debug)]
@@ -22,6 +24,8 @@ pub struct Options {
     pub from: u64,
     /// Sizes of groups, users.
     pub sizes: Vec<usize>,
+    /// Sizes of groups that are attacked with the first seed only.
+    pub once: Vec<usize>,
     /// Ciphersuites.
     pub suites: Vec<u16>,
     /// Only the attack of this number.
@@ -36,6 +40,7 @@ impl Default for Options {
             seeds: 1,
             from: 1,
             sizes: SIZES.to_vec(),
+            once: Vec::new(),
             suites: vec![SUITE_CLASSICAL, SUITE_HYBRID],
             only: None,
             workers: 1,
@@ -72,15 +77,6 @@ impl Row {
             worst_ms: 0,
             controls: (0, 0),
             notes: BTreeSet::new(),
-        }
-    }
-
-    /// Why it was not mounted, if it was not.
-    #[must_use]
-    pub fn skipped(&self) -> Option<&'static str> {
-        match self.attack.plan {
-            Plan::NotYet(why) => Some(why),
-            Plan::Mount(_) => None,
         }
     }
 
@@ -155,23 +151,19 @@ pub struct Totals {
     pub passed: usize,
     /// Attacks that did not.
     pub failed: usize,
-    /// Attacks that are not mounted yet.
-    pub skipped: usize,
 }
 
 impl Totals {
     /// Adds rows up.
     #[must_use]
     pub fn of(rows: &[Row]) -> Self {
-        let mounted = || rows.iter().filter(|row| row.skipped().is_none());
-        let count = |wanted: fn(&Row) -> bool| mounted().filter(|row| wanted(row)).count();
+        let count = |wanted: fn(&Row) -> bool| rows.iter().filter(|row| wanted(row)).count();
         Self {
-            attacks: mounted().count(),
+            attacks: rows.len(),
             succeeded: count(|row| row.succeeded > 0),
             controls_failed: count(|row| !row.controls_work()),
             passed: count(Row::passed),
             failed: count(|row| !row.passed()),
-            skipped: rows.len() - mounted().count(),
         }
     }
 }
@@ -226,36 +218,41 @@ pub fn run(options: &Options) -> Vec<Row> {
 fn jobs(rows: &[Row], options: &Options) -> Vec<Job> {
     let mut jobs = Vec::new();
     for seed in options.from..options.from + options.seeds {
-        for &suite in &options.suites {
-            for &size in &options.sizes {
+        let first = seed == options.from;
+        let once = options.once.iter().filter(|_| first);
+        for &size in options.sizes.iter().chain(once) {
+            for &suite in &options.suites {
                 for (row, attack) in rows.iter().map(|row| row.attack).enumerate() {
-                    let Plan::Mount(run) = attack.plan else {
-                        continue;
-                    };
-                    if size < attack.least {
-                        continue;
-                    }
-                    for defended in [true, false] {
-                        let what = if defended { "attack" } else { "control of" };
-                        let place = format!(
-                            "{what} {}, seed {seed}, suite {suite:#06x}, {size} users",
-                            attack.number
-                        );
-                        jobs.push(Job {
-                            row,
-                            run,
-                            seed,
-                            suite,
-                            size,
-                            defended,
-                            place,
-                        });
+                    if size >= attack.least {
+                        let both = [true, false].into_iter();
+                        jobs.extend(both.map(|d| Job::new(row, &attack, (seed, suite, size), d)));
                     }
                 }
             }
         }
     }
     jobs
+}
+
+impl Job {
+    fn new(
+        row: usize,
+        attack: &Attack,
+        (seed, suite, size): (u64, u16, usize),
+        defended: bool,
+    ) -> Self {
+        let what = if defended { "attack" } else { "control of" };
+        let number = attack.number;
+        Self {
+            row,
+            run: attack.mount,
+            seed,
+            suite,
+            size,
+            defended,
+            place: format!("{what} {number}, seed {seed}, suite {suite:#06x}, {size} users"),
+        }
+    }
 }
 
 /// A panic is a failure of its attack and not of the run.

@@ -84,10 +84,12 @@ pub(super) const TABLE: [Attack; 57] = [
         Adversary::Departed,
         read::backup,
     ),
-    Attack::not_yet(
+    // There are no attachments in this version: no blob, and no key of one.
+    attack(
         "13",
-        "attachments: keys that are held, blobs not yet fetched",
-        "no attachments exist yet",
+        "what waits on the relay, hints on a live line, held keys on all that is stored",
+        Adversary::WithRelay,
+        read::what_waits,
     ),
     attack(
         "14",

@@ -218,15 +218,25 @@ impl Scene {
         };
         let call = self.rng.random_range(0..CALLS);
         self.restart(victim, fault, call)?;
-        let sent = self.send(number)?;
+        // With the machine everything on it dies: nobody there sends by a process of its own.
+        let is_dark = victim == Victim::Client && matches!(fault, Fault::Power(_));
+        let sent = self.send(number, is_dark)?;
         if fault == Fault::Anywhere {
             let at = self.rng.random_range(0..sent.len());
             // The victim may be why it is not.
             let _ = sent[at].acknowledged();
         }
         let ended = fault != Fault::Anywhere && self.ends(victim);
+        let by_mortal = format!("by {}", NAMES[MORTAL]);
+        let has_its_files =
+            |sending: &Sending| victim == Victim::Client && sending.text.ends_with(&by_mortal);
+        let (own, others): (Vec<_>, Vec<_>) = sent.into_iter().partition(has_its_files);
+        // A device does not start while a command of its user has its files.
+        for sending in own {
+            self.fate.note(sending)?;
+        }
         let lost_writes = self.end(victim, fault)?;
-        for sending in sent {
+        for sending in others {
             self.fate.note(sending)?;
         }
         Ok(Cycle {
@@ -260,10 +270,11 @@ impl Scene {
     }
 
     /// Everybody says something; sometimes somebody changes the group meanwhile.
-    fn send(&mut self, number: u64) -> anyhow::Result<Vec<Sending>> {
+    fn send(&mut self, number: u64, is_dark: bool) -> anyhow::Result<Vec<Sending>> {
         let mut sent = Vec::new();
+        let who = if is_dark { MORTAL } else { NAMES.len() };
         for n in 0..2 {
-            for person in &self.stage.people {
+            for person in &self.stage.people[..who] {
                 let text = format!("{number}.{n} by {}", person.name);
                 sent.push(Sending::start(person, text)?);
             }

@@ -4,9 +4,11 @@
 //! regressions and a few mutations of them. A target must depend on nothing but its bytes.
 
 mod bytes;
+mod certificate;
 mod codec;
 mod roster;
 mod session;
+mod villain;
 
 pub use bytes::Bytes;
 
@@ -24,7 +26,7 @@ pub struct Target {
 }
 
 /// All of them.
-pub const TARGETS: [Target; 7] = [
+pub const TARGETS: [Target; 9] = [
     Target {
         name: "wire",
         about: "frames, records, links: what decodes encodes to the same bytes (REQ-003)",
@@ -50,10 +52,22 @@ pub const TARGETS: [Target; 7] = [
         run: roster::chain,
     },
     Target {
+        name: "certificate",
+        about: "certificates: any bytes, changed ones, and what a dishonest maker signs (REQ-178)",
+        max_bytes: 8_192,
+        run: certificate::certificate,
+    },
+    Target {
         name: "mls",
         about: "a conversation whose commits, messages and Welcomes are changed on their way to somebody",
         max_bytes: 512,
         run: session::mls,
+    },
+    Target {
+        name: "villain",
+        about: "a member's commits, leaves and messages, changed before they are signed and encrypted",
+        max_bytes: 256,
+        run: villain::villain,
     },
     Target {
         name: "relay",

@@ -226,8 +226,12 @@ impl Chain {
                 commitment: Hash([bytes.byte(); 32]),
                 predecessor: vec![7; bytes.below(100)].into(),
             }),
-            _ => match bytes.below(3) {
+            _ => match bytes.below(4) {
                 0 => Op::Recover,
+                1 => Op::NameSuccessor {
+                    user: user(one),
+                    successor: user(other),
+                },
                 _ => Op::CloseGroup {
                     group: GroupId([bytes.byte(); 32]),
                 },

@@ -147,12 +147,19 @@ pub(super) fn engine(bytes: &[u8]) {
     });
 }
 
-fn run(bytes: &[u8], change: Change) {
-    let (script, changes) = bytes.split_at(bytes.len().min(SCRIPT_BYTES));
+/// Ann, Bob and Cy in a group of Ann's; Dot is outside.
+pub(super) fn with_room<T>(play: impl FnOnce(&Template, GroupId) -> T) -> T {
     ROOM.with(|cell| {
         let room = cell.get_or_init(room);
+        play(&room.template, room.group)
+    })
+}
+
+fn run(bytes: &[u8], change: Change) {
+    let (script, changes) = bytes.split_at(bytes.len().min(SCRIPT_BYTES));
+    with_room(|template, group| {
         let mut script = Bytes::new(script);
-        let mut world = room.template.world(u64::from(script.short()));
+        let mut world = template.world(u64::from(script.short()));
         world.now_ms = world.now_ms.max(wall_clock_ms());
         world.settle();
         world.liar = Some(Box::new(Changes {
@@ -161,13 +168,13 @@ fn run(bytes: &[u8], change: Change) {
         }));
         let mut said = BTreeSet::new();
         while !script.is_empty() {
-            act(&mut world, room.group, &mut script, &mut said);
+            act(&mut world, group, &mut script, &mut said);
             let until = world.now_ms + 20 * u64::from(script.byte());
             world.run_until(until);
         }
         world.settle();
         world.liar = None;
-        check(&mut world, room.group, &said);
+        check(&mut world, group, &said);
     });
 }
 

@@ -195,18 +195,18 @@ impl Held {
         })
     }
 
-    /// The epoch is open: its opening entry, with this fence and this `s`, was met at `seq`.
+    /// The epoch is open: its opening entry was met, with this `s`, and the cursor is there now.
     pub(super) fn open_epoch(
         &mut self,
-        seq: LogSeq,
-        fence: RosterSeq,
+        record: &LogRecord,
         s: RosterSeq,
+        cursor: LogCursor,
     ) -> anyhow::Result<()> {
         self.standing = Standing::Active;
-        self.seq = seq;
-        self.fence = fence;
+        self.seq = record.seq;
+        self.fence = record.fence;
         self.opening_s = s;
-        self.cursors = vec![LogCursor::opening(self.opening, fence)];
+        self.cursors = vec![cursor];
         self.leavers.clear();
         self.subscribed = None;
         self.over = None;
@@ -428,7 +428,8 @@ impl Held {
         }
         self.said.insert(change.committer.device, s);
         self.claim = Claim::None;
-        self.open_epoch(record.seq, record.fence, s)
+        let cursor = self.cursor()?.opens(record.record_id(), record.fence);
+        self.open_epoch(record, s, cursor)
     }
 
     /// The policy as these changes make it.

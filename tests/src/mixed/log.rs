@@ -5,7 +5,7 @@ use mls_rs::MlsMessage;
 use mortise_protocol::content::{self, Content};
 use mortise_protocol::identity::{DeviceId, Epoch, GroupId, LogSeq, PublicKey, RosterSeq, decode};
 use mortise_protocol::wire::aad::{ContentType, PrivateHeader};
-use mortise_protocol::wire::log::{Attestation, CommitEntry, entry_hash};
+use mortise_protocol::wire::log::{Attestation, CommitEntry, LogCursor, entry_hash};
 use mortise_protocol::wire::{InboxItem, LogRecord, RecordBody};
 
 use super::device::{Device, Outcome};
@@ -367,7 +367,12 @@ impl Device {
         self.delete_used(&welcome)?;
         let opening = entry_hash(item.group, epoch, record.payload.as_slice());
         let mut held = Held::new(item.group, mls, opening)?;
-        held.open_epoch(record.seq, record.fence, s)?;
+        let before = LogCursor {
+            count: 0,
+            hash: item.log_hash,
+        };
+        let cursor = before.opens(record.record_id(), record.fence);
+        held.open_epoch(record, s, cursor)?;
         held.said.insert(committer.device, s);
         if let Some(before) = self.groups.remove(&item.group) {
             held.epochs.extend(before.epochs);
@@ -398,7 +403,8 @@ fn create_met(held: &mut Held, record: &LogRecord) -> anyhow::Result<()> {
         ours && record.seq == LogSeq(1),
         "the log does not begin with our record"
     );
-    held.open_epoch(record.seq, record.fence, record.fence)?;
+    let cursor = LogCursor::created(held.opening, record.fence);
+    held.open_epoch(record, record.fence, cursor)?;
     held.subscribed = Some(Epoch(0));
     Ok(())
 }

@@ -247,8 +247,12 @@ pub(super) fn settled(
     let touched = wanted.admins != parent.policy.admins
         || parent.policy.admins.iter().any(|user| gone(*user));
     if touched && !policy.admins.iter().any(|user| stays(*user)) {
-        let heir = kept(parent, change)
-            .find(|leaf| !is_guest(roster, leaf.user, s))
+        let full = |leaf: &Leaf| !is_guest(roster, leaf.user, s);
+        let departed = parent.policy.admins.iter().filter(|user| gone(**user));
+        let mut named = departed.filter_map(|user| roster.successor_at(*user, s));
+        let heir = named
+            .find_map(|user| kept(parent, change).find(|leaf| leaf.user == user && full(leaf)))
+            .or_else(|| kept(parent, change).find(full))
             .or_else(|| kept(parent, change).next());
         policy.admins.extend(heir.map(|leaf| leaf.user));
     }

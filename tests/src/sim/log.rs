@@ -1,6 +1,6 @@
 //! The relay's disk, watched: its roster, its logs, its fences.
 
-use mortise_protocol::identity::{DeviceId, GroupId, LogSeq, RosterSeq, decode};
+use mortise_protocol::identity::{DeviceId, GroupId, Hash, LogSeq, RosterSeq, decode};
 use mortise_protocol::store::{MemoryStore, Write};
 use mortise_protocol::wire::aad::{ContentType, PrivateHeader};
 use mortise_protocol::wire::{InboxItem, LogRecord, RecordBody};
@@ -8,7 +8,7 @@ use mortise_relay::core::layout::{LOG, ORG_GROUPS, ROSTER, WELCOMES};
 
 use super::Broken;
 use super::model::{Departed, Logged, Model, RecordKind};
-use crate::world::{PersonId, World};
+use crate::world::{PersonId, World, log_cursor_after};
 
 impl Model {
     /// One batch that is durable now.
@@ -45,13 +45,14 @@ impl Model {
             .and_then(|k| k.first_chunk())
             .map(|k| u64::from_be_bytes(*k));
         let index = seq.and_then(|seq| usize::try_from(seq).ok()?.checked_sub(1));
-        let entry = index.and_then(|i| self.logs.get(&group)?.get(i));
-        if let (Some(entry), Some(welcome)) = (entry, value.get(1..)) {
+        let entry = index.and_then(|i| self.logs.get(&group)?.split_at_checked(i));
+        if let (Some((before, [entry, ..])), Some(welcome)) = (entry, value.get(1..)) {
             let item = InboxItem {
                 seq: self.welcomes.len() as u64 + 1_000_000,
                 group,
                 welcome: welcome.to_vec().into(),
                 entry: entry.record.clone(),
+                log_hash: before.last().map_or(Hash([0; 32]), |l| l.cursor.hash),
             };
             self.welcomes.push(item);
         }
@@ -177,7 +178,17 @@ impl Model {
         {
             return Err(Broken::new("a group's fence never falls", place));
         }
-        log.push(Logged { id, record, kind });
+        let before = log.last().map(|last| last.cursor);
+        let cursor = log_cursor_after(group, before, &record);
+        if self.villainy.is_none() && !names_a_cursor(log, &record) {
+            return Err(Broken::new("whoever speaks has read this log", place));
+        }
+        log.push(Logged {
+            id,
+            record,
+            kind,
+            cursor,
+        });
         Ok(())
     }
 
@@ -218,6 +229,21 @@ impl Model {
         }
         Ok(())
     }
+}
+
+/// Whether what a message says of the log is a cursor of its epoch (REQ-086); what is no MLS message says nothing.
+fn names_a_cursor(log: &[Logged], record: &LogRecord) -> bool {
+    let header = match decode::<RecordBody>(record.payload.as_slice()) {
+        Ok(RecordBody::Commit(entry)) => PrivateHeader::parse(entry.commit.as_slice()),
+        Ok(RecordBody::Message(message)) => PrivateHeader::parse(message.as_slice()),
+        _ => return true,
+    };
+    let Ok(aad) = header.map(|header| header.aad) else {
+        return false;
+    };
+    let opening = log.iter().rposition(|l| l.cursor.count == 0).unwrap_or(0);
+    let mut cursors = log[opening..].iter().map(|l| l.cursor);
+    cursors.any(|cursor| (cursor.count, cursor.hash) == (aad.log_count, aad.log_hash))
 }
 
 /// A message with something to read, or a member's wish to leave.

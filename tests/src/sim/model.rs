@@ -10,6 +10,7 @@ use mortise_protocol::identity::{
 };
 use mortise_protocol::roster::Roster;
 use mortise_protocol::store::{MemoryStore, Write};
+use mortise_protocol::wire::log::LogCursor;
 use mortise_protocol::wire::{InboxItem, LogRecord};
 
 use super::Broken;
@@ -42,6 +43,8 @@ pub(super) struct Logged {
     pub(super) id: Hash,
     pub(super) record: LogRecord,
     pub(super) kind: RecordKind,
+    /// The cursor of whoever has read the log up to here (REQ-044).
+    pub(super) cursor: LogCursor,
 }
 
 /// What a record is.

@@ -261,17 +261,28 @@ impl Scene {
         certificate::compile(maker, self.evidence(), disclose).expect("it holds")
     }
 
-    fn tbs(&self) -> CertificateTbs {
-        let bytes = self.certificate(false);
+    /// What Ann signs in a certificate.
+    ///
+    /// # Panics
+    /// When the certificate does not decode.
+    #[must_use]
+    pub fn tbs(&self, disclose: bool) -> CertificateTbs {
+        let bytes = self.certificate(disclose);
         let whole: Certificate = mortise_protocol::identity::decode(&bytes).expect("it decodes");
         whole.tbs
     }
 
+    /// A certificate of whatever Ann chooses to sign.
+    #[must_use]
+    pub fn signed_by_maker(&self, tbs: CertificateTbs) -> Vec<u8> {
+        signed(tbs, &ann().mls())
+    }
+
     /// A certificate that Ann has signed with something in it changed.
     fn changed(&self, change: impl FnOnce(&mut CertificateTbs)) -> Vec<u8> {
-        let mut tbs = self.tbs();
+        let mut tbs = self.tbs(false);
         change(&mut tbs);
-        signed(tbs, &ann().mls())
+        self.signed_by_maker(tbs)
     }
 
     /// As [`Scene::changed`], and the relay has signed for it too.
@@ -313,7 +324,7 @@ impl Scene {
         let mut later = whole.clone();
         later[0] = 2;
         let unsigned = {
-            let mut tbs = self.tbs();
+            let mut tbs = self.tbs(false);
             tbs.at_ms += 1;
             signed(tbs, &cy().mls())
         };
@@ -328,7 +339,7 @@ impl Scene {
     }
 
     fn removed_maker(&self) -> Vec<u8> {
-        let mut tbs = self.tbs();
+        let mut tbs = self.tbs(false);
         tbs.device = gil().id();
         signed(tbs, &gil().mls())
     }
@@ -421,7 +432,7 @@ impl Scene {
             tbs.groups[1].attested = vec![row];
             tbs.attestations[2] = said;
         });
-        let set_root = self.tbs().state.state.set_root;
+        let set_root = self.tbs(false).state.state.set_root;
         let with_receipt = |receipt: Receipt| {
             self.changed(|tbs| {
                 tbs.receipts.push(receipt);

@@ -119,7 +119,7 @@ record! {
     WelcomeFor { devices, welcome }
     AccessProof { entry_hash, signature }
     ClaimedKeyPackage { device, key_package }
-    InboxItem { seq, group, welcome, entry }
+    InboxItem { seq, group, welcome, entry, log_hash }
     GroupStatus { group, state, attested_by, at_ms, rotated_at_ms, confirmed_at_ms }
     OrderSet { org, order_seq, order_hash, count, root }
     SignedOrderSet { set, signature }
@@ -257,6 +257,7 @@ impl Fields for Op {
             Self::SetRole { user, role } => case!("set_role", user, role),
             Self::SuspendUser { user } => case!("suspend_user", user),
             Self::RemoveUser { user } => case!("remove_user", user),
+            Self::NameSuccessor { user, successor } => case!("name_successor", user, successor),
             Self::Invite {
                 invitation,
                 user,

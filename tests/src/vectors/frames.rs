@@ -323,6 +323,7 @@ fn answers() -> Vec<Response> {
                 group: GROUP,
                 welcome: bytes("a Welcome"),
                 entry: record(),
+                log_hash: Hash([0xe5; 32]),
             }],
             more: Flag::Yes,
         },

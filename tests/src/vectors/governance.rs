@@ -120,6 +120,32 @@ fn directory_keys(story: &mut Story, people: &People) {
         story.refuse(name, refusal, &entry);
     };
     let leave = Op::RemoveUser { user: fay.user };
+    let heir = |successor: UserId| Op::NameSuccessor {
+        user: fay.user,
+        successor,
+    };
+    let shape = "SuccessorShape";
+    let alone = vec![heir(eve.user)];
+    refused("a successor without a removal", shape, &eve, alone);
+    let late = vec![leave.clone(), heir(eve.user)];
+    refused("a successor after the removal", "UserRemoved", &eve, late);
+    let own = vec![heir(fay.user), leave.clone()];
+    refused("who goes as the successor", shape, &eve, own);
+    let gone = vec![heir(people.cy.user), leave.clone()];
+    refused("a removed user as the successor", shape, &eve, gone);
+    let other = Op::RemoveUser { user: eve.user };
+    let other = vec![heir(eve.user), other];
+    refused("a successor of somebody who stays", shape, &eve, other);
+    let of_eve = Op::NameSuccessor {
+        user: eve.user,
+        successor: fay.user,
+    };
+    refused(
+        "a member names an admin's successor",
+        "Forbidden",
+        &fay,
+        vec![of_eve],
+    );
     refused(
         "a member names a key without an order",
         "Forbidden",
@@ -169,9 +195,17 @@ fn directory_keys(story: &mut Story, people: &People) {
         vec![rotation(4, whole), leave],
     );
 
-    let order = vec![Op::RemoveUser { user: fay.user }, rotation(4, whole)];
+    let named = Op::NameSuccessor {
+        user: fay.user,
+        successor: eve.user,
+    };
+    let order = vec![named, Op::RemoveUser { user: fay.user }, rotation(4, whole)];
     let entry = story.by(&eve, order);
-    story.take("Eve removes Fay, and names a new directory key", 100, entry);
+    story.take(
+        "Eve removes Fay, inherits, and names a new directory key",
+        100,
+        entry,
+    );
     let device = people.ann.id();
     let own_second = vec![Op::RevokeDevice { device }, rotation(5, whole)];
     let entry = story.by(&people.ann, own_second);

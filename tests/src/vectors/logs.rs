@@ -81,7 +81,7 @@ impl Log {
         let mut log = Self {
             epoch: 0,
             opening,
-            cursor: LogCursor::opening(opening, RosterSeq(2)),
+            cursor: LogCursor::created(opening, RosterSeq(2)),
             seq: 1,
             written: Vec::new(),
         };
@@ -123,7 +123,7 @@ impl Log {
         if matches!(body, RecordBody::Commit(_)) {
             self.epoch += 1;
             self.opening = entry_hash(GROUP, Epoch(self.epoch), &payload);
-            self.cursor = LogCursor::opening(self.opening, RosterSeq(fence));
+            self.cursor = self.cursor.opens(sha256(&payload), RosterSeq(fence));
         } else {
             self.cursor = self.cursor.after(sha256(&payload), RosterSeq(fence));
         }
@@ -152,7 +152,7 @@ impl Log {
 
 /// What the relay reads of a message, and what it takes (REQ-045, REQ-046).
 fn headers() -> Value {
-    let cursor = LogCursor::opening(Hash([0xe4; 32]), RosterSeq(2));
+    let cursor = LogCursor::created(Hash([0xe4; 32]), RosterSeq(2));
     let good = data(7, cursor).to_bytes();
     let text = message(3, CONTENT_APPLICATION, &good);
     let with = |at: usize, value: u8| {

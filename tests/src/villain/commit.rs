@@ -53,13 +53,30 @@ impl Villain {
     ///
     /// # Panics
     /// When openmls does not make it, or when somebody else is hit too by noise that was not meant for them.
-    pub fn commit(&mut self, world: &World, mut plan: Plan) -> Crafted {
+    pub fn commit(&mut self, world: &World, plan: Plan) -> Crafted {
+        let noise = plan.noise_for.len();
+        let (made, hits) = self.make_commit(world, plan);
+        assert_eq!(hits, noise, "each of them had a seal of its own");
+        made
+    }
+
+    /// Whether a commit's path is sealed to this device alone, and not to a node that others share (RFC 9420 §7.5).
+    #[must_use]
+    pub fn seals_alone_to(&self, world: &World, device: DeviceId) -> bool {
+        let plan = Plan {
+            noise_for: vec![device],
+            ..Plan::default()
+        };
+        self.fork().make_commit(world, plan).1 == 1
+    }
+
+    /// A commit, and how many seals in it are noise.
+    fn make_commit(&mut self, world: &World, mut plan: Plan) -> (Crafted, usize) {
         let aad = plan.aad.unwrap_or_else(|| self.honest_aad(world));
         let epoch = self.epoch();
         self.aim_noise(&mut plan);
         let added: Vec<_> = plan.adds.iter().map(|package| package.device).collect();
         let (twist, key) = (std::mem::take(&mut plan.twist), self.key.clone());
-        let noise = plan.noise_for.len();
         let (entry_key, access_key) = (plan.entry_key.take(), plan.access_key);
         let made = self.with_mls(&twist, |mls, provider| {
             mls.set_aad(aad.to_bytes());
@@ -69,12 +86,11 @@ impl Villain {
             };
             build(mls, provider, &signer, plan)
         });
-        assert_eq!(twist.hits(), noise, "each of them had a seal of its own");
         let entry_key = entry_key.as_ref().unwrap_or(&self.key);
         let next = access_key.unwrap_or(made.access_key);
         let mut entry = CommitEntry::sign(self.group, epoch, made.commit, next, entry_key);
         entry.device = self.device;
-        Crafted {
+        let crafted = Crafted {
             epoch,
             body: RecordBody::Commit(entry),
             welcomes: made
@@ -85,7 +101,8 @@ impl Villain {
                 })
                 .into_iter()
                 .collect(),
-        }
+        };
+        (crafted, twist.hits())
     }
 
     /// The access key of the epoch that its pending commit leads to.

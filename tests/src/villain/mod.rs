@@ -31,14 +31,14 @@ use mortise_protocol::identity::{
     DeviceId, Epoch, GroupId, Hash, OrgId, PublicKey, RosterSeq, SigningKey, UserId, decode,
 };
 use mortise_protocol::store::{MemoryStore, Tx, commit as commit_batch};
-use mortise_protocol::wire::RecordBody;
 use mortise_protocol::wire::aad::AuthenticatedData;
 use mortise_protocol::wire::log::{ACCESS_KEY_LABEL, LogCursor, entry_hash};
+use mortise_protocol::wire::{LogRecord, RecordBody};
 use openmls::prelude::tls_codec::Deserialize as _;
 use openmls::prelude::{MlsGroup, MlsMessageIn, Proposal};
 use openmls_traits::OpenMlsProvider as _;
 
-use crate::world::{PersonId, World};
+use crate::world::{PersonId, World, log_cursor};
 use twist::VillainProvider;
 
 /// A member's device and its keys, for one group.
@@ -169,11 +169,10 @@ impl Villain {
             .expect("the entry that opened this epoch");
         let record = &log[opening];
         let entry = entry_hash(self.group, epoch, record.payload.as_slice());
-        let start = LogCursor::opening(entry, record.fence);
-        let cursor = log[opening + 1..].iter().fold(start, |cursor, record| {
-            cursor.after(record.record_id(), record.fence)
-        });
-        (entry, cursor)
+        let later = log[opening + 1..].iter();
+        let in_epoch = later.take_while(|record| record.epoch == epoch && !is_commit(record));
+        let end = opening + 1 + in_epoch.count();
+        (entry, log_cursor(self.group, &log[..end]))
     }
 
     /// The authenticated data that an honest device would send now.
@@ -249,6 +248,11 @@ impl Villain {
                 .expect("a pending commit");
         });
     }
+}
+
+fn is_commit(record: &LogRecord) -> bool {
+    let body = decode(record.payload.as_slice());
+    matches!(body, Ok(RecordBody::Commit(_)))
 }
 
 fn seed(secret: &[u8]) -> [u8; 32] {

@@ -23,6 +23,8 @@ pub enum Path {
     AfterRestart,
     /// It is the Welcome that would lead the device in, and the commit that it came with.
     Join,
+    /// The same, and it waits for a process that was started again, and has nothing in memory.
+    JoinAfterRestart,
 }
 
 impl Path {
@@ -34,7 +36,14 @@ impl Path {
             Self::CatchUp => "catch-up",
             Self::AfterRestart => "after a restart",
             Self::Join => "join",
+            Self::JoinAfterRestart => "join after a restart",
         }
+    }
+
+    /// Whether it leads into the group.
+    #[must_use]
+    pub fn is_join(self) -> bool {
+        matches!(self, Self::Join | Self::JoinAfterRestart)
     }
 }
 
@@ -203,11 +212,7 @@ impl Stage {
     /// Who is to refuse, by this path.
     #[must_use]
     pub fn victim(path: Path) -> PersonId {
-        if path == Path::Join {
-            Self::OUT
-        } else {
-            Self::BOB
-        }
+        if path.is_join() { Self::OUT } else { Self::BOB }
     }
 
     /// Brings the victim to where it meets what will be made.
@@ -215,6 +220,10 @@ impl Stage {
         match path {
             Path::Live | Path::Join => {}
             Path::CatchUp => self.world.put_to_sleep(Self::BOB),
+            Path::JoinAfterRestart => {
+                self.world.put_to_sleep(Self::OUT);
+                self.world.restart_person(Self::OUT);
+            }
             Path::AfterRestart => {
                 let was_asleep = self.world.people[Self::BOB.0].asleep;
                 self.world.restart_person(Self::BOB);
@@ -248,6 +257,7 @@ impl Stage {
             }
         }
         self.world.wake(Self::BOB);
+        self.world.wake(Self::OUT);
     }
 
     /// From now on the relay hands out one record at a time, so that what is refused can be told from what was followed

@@ -63,7 +63,7 @@ const READ: &[Path] = &[Path::Live, Path::CatchUp, Path::AfterRestart];
 /// A record that is met by who was away for an order: by others it would not be made any more.
 const AWAY: &[Path] = &[Path::CatchUp, Path::AfterRestart];
 /// A Welcome.
-const JOIN: &[Path] = &[Path::Join];
+const JOIN: &[Path] = &[Path::Join, Path::JoinAfterRestart];
 
 fn row(
     rules: &'static [&'static str],

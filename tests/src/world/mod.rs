@@ -31,7 +31,7 @@ pub use disk::{Disk, DiskFault, Tamper};
 pub use liar::Liar;
 pub use network::{Faults, Flight};
 pub use person::{Person, PersonId};
-pub use talk::wall_clock_ms;
+pub use talk::{log_cursor, log_cursor_after, wall_clock_ms};
 pub use template::Template;
 
 use crate::history::Recorder;

@@ -1,10 +1,11 @@
 //! What people do in tests, in a line each.
 
 use mortise_protocol::engine::{Alarm, CommandKind, Event, GroupView, HistoryKind, IntentId};
-use mortise_protocol::identity::{GroupId, LogSeq, RosterSeq, decode};
+use mortise_protocol::identity::{Epoch, GroupId, LogSeq, RosterSeq, decode};
 use mortise_protocol::roster::Role;
 use mortise_protocol::store::Reader as _;
-use mortise_protocol::wire::LogRecord;
+use mortise_protocol::wire::log::{LogCursor, entry_hash};
+use mortise_protocol::wire::{LogRecord, RecordBody};
 use mortise_relay::core::layout;
 
 use super::{PersonId, World};
@@ -17,6 +18,40 @@ pub fn wall_clock_ms() -> u64 {
         .ok()
         .and_then(|since| u64::try_from(since.as_millis()).ok())
         .unwrap_or_default()
+}
+
+/// The cursor at the end of a log that is read from its first record on (REQ-044).
+///
+/// # Panics
+/// When there is no record.
+pub fn log_cursor<'a>(
+    group: GroupId,
+    records: impl IntoIterator<Item = &'a LogRecord>,
+) -> LogCursor {
+    let cursor = records.into_iter().fold(None, |cursor, record| {
+        Some(log_cursor_after(group, cursor, record))
+    });
+    cursor.expect("a log with a record")
+}
+
+/// The cursor after one more record, whatever it is.
+#[must_use]
+pub fn log_cursor_after(
+    group: GroupId,
+    before: Option<LogCursor>,
+    record: &LogRecord,
+) -> LogCursor {
+    let body = decode(record.payload.as_slice());
+    match before {
+        None => {
+            let entry = entry_hash(group, Epoch(0), record.payload.as_slice());
+            LogCursor::created(entry, record.fence)
+        }
+        Some(cursor) if matches!(body, Ok(RecordBody::Commit(_))) => {
+            cursor.opens(record.record_id(), record.fence)
+        }
+        Some(cursor) => cursor.after(record.record_id(), record.fence),
+    }
 }
 
 impl World {

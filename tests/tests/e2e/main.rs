@@ -9,6 +9,7 @@ mod errors;
 mod forged;
 mod groups;
 mod links;
+mod offboard;
 mod organisation;
 mod people;
 mod repair;

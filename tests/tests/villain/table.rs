@@ -46,7 +46,7 @@ fn perform(theatre: &Theatre, attempt: &Attempt, path: Path) -> Result<(), Strin
     let forged = (attempt.make)(&mut stage);
     let victim = Stage::victim(path);
     if let Some(name) = attempt.openmls
-        && path != Path::Join
+        && !path.is_join()
     {
         let said = openmls_says(&mut stage, victim, &forged);
         if !said.contains(name) {
@@ -73,7 +73,7 @@ fn perform(theatre: &Theatre, attempt: &Attempt, path: Path) -> Result<(), Strin
     if stage.mls_state(victim) != before {
         return Err("the MLS state has changed".to_owned());
     }
-    if path != Path::Join && !stage.is_told(victim, attempt.by) {
+    if !path.is_join() && !stage.is_told(victim, attempt.by) {
         return Err("the user is not told".to_owned());
     }
     Ok(())

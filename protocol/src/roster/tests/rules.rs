@@ -99,6 +99,38 @@ fn an_entry_is_one_order() {
     assert_eq!(world.roster.orders(), [order]);
 }
 
+/// REQ-391: an order may name who inherits, in the operation right before the removal, by whoever may remove.
+#[test]
+fn an_order_may_name_a_successor() {
+    let mut world = World::founded();
+    let (gone, heir) = (world.person(Role::Admin), world.person(Role::Member));
+    let suspended = world.person(Role::Member);
+    world.owner_does(vec![Op::SuspendUser {
+        user: suspended.user,
+    }]);
+    let user = gone.user;
+    let remove = Op::RemoveUser { user };
+    let named = |successor| Op::NameSuccessor { user, successor };
+    let shape = RosterError::SuccessorShape { user };
+    for ops in [
+        vec![named(heir.user)],
+        vec![named(heir.user), named(heir.user), remove.clone()],
+        vec![named(heir.user), Op::SuspendUser { user }],
+        vec![named(user), remove.clone()],
+        vec![named(suspended.user), remove.clone()],
+        vec![named(UserId([0x77; 16])), remove.clone()],
+    ] {
+        let entry = world.by_owner(ops);
+        world.refuses(&entry, &shape, 0x0256);
+    }
+    assert_eq!(world.roster.successor_at(user, world.seq()), None);
+    world.owner_does(vec![named(heir.user), remove]);
+    let at = world.seq();
+    assert_eq!(world.roster.successor_at(user, at), Some(heir.user));
+    let before = RosterSeq(at.0 - 1);
+    assert_eq!(world.roster.successor_at(user, before), None);
+}
+
 /// REQ-025: suspension burns keys; an invitation brings the user back, the old keys never.
 #[test]
 fn a_suspended_user_returns_with_new_keys() {

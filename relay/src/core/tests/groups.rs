@@ -101,7 +101,7 @@ impl Group {
         self.made += 1;
         let mut ciphertext = vec![0; bytes.max(8)];
         ciphertext[..8].copy_from_slice(&self.made.to_be_bytes());
-        let cursor = LogCursor::opening(self.opening(self.epoch()), RosterSeq(0));
+        let cursor = LogCursor::created(self.opening(self.epoch()), RosterSeq(0));
         FakeMessage {
             version: 1,
             wire_format: 2,

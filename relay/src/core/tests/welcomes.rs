@@ -1,8 +1,9 @@
 //! Welcomes on their way: stored with their commit, once, for admitted devices, until they are dealt with.
 
-use mortise_protocol::identity::{DeviceId, Epoch, LogSeq};
+use mortise_protocol::identity::{DeviceId, Epoch, LogSeq, RosterSeq};
 use mortise_protocol::roster::{Op, Role};
 use mortise_protocol::store::Reader;
+use mortise_protocol::wire::log::LogCursor;
 use mortise_protocol::wire::{
     Flag, InboxItem, Push, Request, Response, Submission, WelcomeFor, limits,
 };
@@ -59,7 +60,7 @@ fn inbox(world: &mut World, conn: ConnId, after: u64) -> (Vec<InboxItem>, bool) 
     }
 }
 
-/// REQ-053: a Welcome comes with its commit's record, to each admitted device that is named, once.
+/// REQ-044, REQ-053, REQ-390: a Welcome comes with its commit's record and the log's hash, to each admitted device that is named, once.
 #[test]
 fn a_welcome_comes_with_its_commit() {
     let mut r = room();
@@ -84,6 +85,11 @@ fn a_welcome_comes_with_its_commit() {
     assert_eq!(item.welcome.as_slice(), [5; 3]);
     assert_eq!((item.entry.seq, item.entry.epoch), (LogSeq(2), Epoch(0)));
     assert_eq!(item.entry.payload, commit.payload);
+    let before = LogCursor::created(r.group.opening(Epoch(0)), RosterSeq(0));
+    assert_eq!(item.log_hash, before.hash, "of the log before the commit");
+    let after = before.opens(item.entry.record_id(), item.entry.fence);
+    r.add(&[one.id()], 4);
+    assert_eq!(inbox(&mut r.world, conn, 1).0[0].log_hash, after.hash);
     let later = r.world.online(&two);
     let answer = r.world.hello(later, r.world.org());
     assert!(matches!(answer, Response::Hello { inbox_waiting, .. } if inbox_waiting == Flag::Yes));

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use mortise_protocol::identity::{Epoch, GroupId, LogSeq, OrgId, RosterSeq, encode, sha256};
+use mortise_protocol::identity::{Epoch, GroupId, Hash, LogSeq, OrgId, RosterSeq, encode, sha256};
 use mortise_protocol::store::{CachedStore, Store, Write};
 use mortise_protocol::wire::LogRecord;
 use mortise_relay::core::layout::{
@@ -255,6 +255,7 @@ fn rows(group: GroupId, org: OrgId, seq: u64, number: u64) -> [Write; 3] {
         head_epoch: Epoch(0),
         confirmed: Epoch(0),
         restarted: false.into(),
+        log_hash: Hash([0; 32]),
     };
     let row = |space, key: Vec<u8>, value: Vec<u8>| Write {
         space,

@@ -54,7 +54,7 @@ impl Group {
         let id = GroupId(seed);
         let access = SigningKey::from_seed(&seed);
         let opening = entry_hash(id, EPOCH, &create(&access));
-        let cursor = LogCursor::opening(opening, RosterSeq(0));
+        let cursor = LogCursor::created(opening, RosterSeq(0));
         let aad = AuthenticatedData::new(roster.seq, roster.hash, cursor).to_bytes();
         Self {
             id,

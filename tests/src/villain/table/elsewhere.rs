@@ -15,6 +15,12 @@ fn elsewhere(
 pub(super) fn rows() -> Vec<Row> {
     vec![
         elsewhere(
+            &["REQ-390", "LOG_FORK"],
+            "a Welcome with the hash of another log",
+            "it is the relay's to give; a joiner without a hash of its own learns of it by the first message, as LOG_FORK",
+            "`a_hash_of_another_log_for_who_joins`, `a_hash_of_another_log_for_who_is_let_in_anew` (tests/tests/liar_relay.rs)",
+        ),
+        elsewhere(
             &["REQ-093", "REQ-158", "WELCOME_UNASKED"],
             "a second Welcome into a group that the device is in",
             "openmls makes no Add of a key that is in the tree",

@@ -175,4 +175,5 @@ pub const OURS: &[&str] = &[
     "REQ-156",
     "REQ-157",
     "REQ-158",
+    "REQ-390",
 ];
