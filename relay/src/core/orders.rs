@@ -4,16 +4,16 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use mortise_protocol::identity::{DeviceId, Epoch, GroupId, OrgId, RosterSeq, hash};
 use mortise_protocol::roster::{Applied, Order, Role, Roster};
-use mortise_protocol::store::StoreError;
+use mortise_protocol::store::{Reader as _, StoreError};
 use mortise_protocol::wire::log::Verdict;
 use mortise_protocol::wire::{
     GroupState, GroupStatus, OrderGroupState, OrderPosition, Push, Refusal, Response,
 };
 
+use super::ConnId;
 use super::connections::Subscription;
 use super::layout::{self, GROUPS, GroupRecord, ORDERED, OrderedRecord};
 use super::turn::{Answer, Caller, Turn};
-use super::{CloseReason, ConnId};
 
 /// Roles that may see how far groups are.
 const MAY_ASK: [Role; 4] = [Role::Owner, Role::Admin, Role::Supervisor, Role::Auditor];
@@ -28,16 +28,7 @@ impl Turn<'_> {
             self.delete_slots(org, device)?;
             self.delete_resyncs(org, device)?;
             self.delete_checkpoint(org, device);
-            let key = self
-                .rosters
-                .at(org)
-                .and_then(|roster| roster.device(device))
-                .map(|record| record.transport_key);
-            for conn in key.map_or_else(Vec::new, |key| self.connections.of_key(org, key)) {
-                self.connections.remove(conn);
-                self.outbox.close(conn, CloseReason::Removed);
-                closed = closed.saturating_add(1);
-            }
+            closed = closed.saturating_add(self.disconnect(org, device));
         }
         let at_ms = self.now_ms;
         let key = layout::of_org(org, order.seq.0);
@@ -84,6 +75,8 @@ impl Turn<'_> {
             .flat_map(|conn| self.connections.groups_of(*conn))
             .filter(|group| order.is_some() || applied.closed_groups.contains(group))
             .collect();
+        let keys: Vec<_> = groups.iter().map(|group| group.0.to_vec()).collect();
+        self.tx.prefetch(GROUPS, &keys)?;
         let mut positions: BTreeMap<ConnId, Vec<OrderPosition>> = BTreeMap::new();
         for group in groups {
             let head: GroupRecord = layout::load_existing(self.tx, GROUPS, &group.0)?;

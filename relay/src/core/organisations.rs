@@ -4,6 +4,7 @@ use mortise_protocol::identity::{OrgId, RosterSeq, Slot, sha256};
 use mortise_protocol::roster::{
     EntrySigner, InvitationStatus, Op, Roster, RosterError, SignedEntry, check_issue_time,
 };
+use mortise_protocol::store::Reader as _;
 use mortise_protocol::wire::{Refusal, Request, Response, limits};
 use tls_codec::VLByteVec;
 
@@ -79,6 +80,9 @@ impl Turn<'_> {
         } else {
             return Err(Refusal::NotAdmitted.into());
         };
+        let last = head.seq.0.min(after.0.saturating_add(limit as u64));
+        let keys: Vec<_> = (after.next().0..=last).map(|n| of_org(org, n)).collect();
+        self.tx.prefetch(ROSTER, &keys)?;
         let mut entries: Vec<VLByteVec> = Vec::new();
         let mut bytes = 0;
         while entries.len() < limit {

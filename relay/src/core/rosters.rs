@@ -1,8 +1,8 @@
 //! The rosters of all organisations in memory, always equal to what the store would replay.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
-use mortise_protocol::identity::OrgId;
+use mortise_protocol::identity::{OrgId, RosterSeq};
 use mortise_protocol::roster::{Applied, Roster, RosterError};
 use mortise_protocol::store::{StoreError, Tx};
 
@@ -17,7 +17,10 @@ const ORG_BYTES: usize = 32;
 #[derive(Debug, Default)]
 pub(super) struct Rosters {
     by_org: BTreeMap<OrgId, Roster>,
-    changed: BTreeSet<OrgId>,
+    /// Where the changed ones ended before the batch.
+    changed: BTreeMap<OrgId, RosterSeq>,
+    /// How far rosters were that are not in memory now.
+    forgotten: BTreeMap<OrgId, RosterSeq>,
 }
 
 impl Rosters {
@@ -68,7 +71,7 @@ impl Rosters {
 
     /// Takes over a roster whose Genesis was found valid.
     pub(super) fn found(&mut self, roster: Roster) {
-        self.changed.insert(roster.org());
+        self.note_change(roster.org(), RosterSeq(0));
         self.by_org.insert(roster.org(), roster);
     }
 
@@ -78,9 +81,33 @@ impl Rosters {
             .by_org
             .get_mut(&org)
             .ok_or(RosterError::WrongOrg { org })?;
+        let before = roster.head().seq;
         let applied = roster.apply(entry)?;
-        self.changed.insert(org);
+        self.note_change(org, before);
         Ok(applied)
+    }
+
+    fn note_change(&mut self, org: OrgId, before: RosterSeq) {
+        let before = self.forgotten.remove(&org).unwrap_or(before);
+        self.changed.entry(org).or_insert(before);
+    }
+
+    /// An organisation of which this node may know nothing yet.
+    pub(super) fn expect(&mut self, org: OrgId) -> &Roster {
+        self.by_org.entry(org).or_insert_with(|| Roster::new(org))
+    }
+
+    /// Nothing is stored of the organisation.
+    pub(super) fn drop_empty(&mut self, org: OrgId) {
+        if self.at(org).is_some_and(|r| r.head().seq == RosterSeq(0)) {
+            self.by_org.remove(&org);
+        }
+    }
+
+    /// Up to which entry this core's connections have been told of an organisation's roster.
+    pub(super) fn told(&self, org: OrgId) -> RosterSeq {
+        let known = self.at(org).map_or(RosterSeq(0), |r| r.head().seq);
+        self.forgotten.get(&org).copied().unwrap_or(known)
     }
 
     /// The batch is durable.
@@ -88,9 +115,17 @@ impl Rosters {
         self.changed.clear();
     }
 
+    /// The batch never was, and the store cannot be asked now: what it has changed is read again when it is needed.
+    pub(super) fn forget(&mut self) {
+        for (org, before) in std::mem::take(&mut self.changed) {
+            self.by_org.remove(&org);
+            self.forgotten.insert(org, before);
+        }
+    }
+
     /// The batch never was: reads back what it changed.
     pub(super) fn revert(&mut self, tx: &Tx<'_>) -> Result<(), CoreError> {
-        for org in std::mem::take(&mut self.changed) {
+        for (org, _) in std::mem::take(&mut self.changed) {
             self.by_org.remove(&org);
             self.replay(tx, &org.0, |_, _| ())?;
         }
