@@ -20,6 +20,11 @@ pub enum BackupError {
     /// The relay that runs.
     #[error(transparent)]
     Admin(#[from] AdminError),
+    /// The database is not in the data directory.
+    #[error(
+        "the database is a shared one: back it up with its own tools (docs/cluster.md), and copy the data directory for its keys"
+    )]
+    Shared,
     /// The lock.
     #[error(transparent)]
     Lock(#[from] LockError),
@@ -36,6 +41,9 @@ pub enum BackupError {
 /// # Errors
 /// [`BackupError`]; a directory that is not empty is left as it is.
 pub fn backup(dir: &DataDir, out: &Path) -> Result<Status, BackupError> {
+    if dir.config()?.storage.is_some() {
+        return Err(BackupError::Shared);
+    }
     let copy = DataDir::make_empty(out)?;
     let _lock = match InstanceLock::take(dir.path()) {
         // Nobody works on it: opening it and closing it in order brings the journal into the database.

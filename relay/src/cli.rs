@@ -12,10 +12,12 @@ use mortise_protocol::identity::ClaimLink;
 use mortise_relay::admin::{self, AdminError, AdminRequest, AdminResponse, StatusReport};
 use mortise_relay::backup::{BackupError, backup};
 use mortise_relay::claim::{ClaimIssuer, token_hash};
-use mortise_relay::config::DEFAULT_LISTEN;
+use mortise_relay::config::{ConfigFile, DEFAULT_LISTEN};
+use mortise_relay::core::plan::Plan;
 use mortise_relay::core::{Core, CoreConfig, CoreError};
 use mortise_relay::data_dir::{DataDir, DataDirError, Initialised};
 use mortise_relay::net::{NetError, Stopped};
+use mortise_relay::store::postgres::{ConnectError, PgStore, count_rows, draw_lane};
 use mortise_relay::store::{self, InstanceLock, LockError, OpenError};
 use mortise_relay::{Relay, RelayConfig, RelayError, RunningRelay};
 use rustix::process::{Resource, Rlimit, setrlimit};
@@ -65,6 +67,12 @@ Example:
         /// What devices connect to, if it differs from the listening address
         #[arg(long, value_name = "HOST:PORT")]
         public_address: Option<String>,
+        /// Keep everything in this database, which several nodes can share, and not in a file
+        #[arg(long, value_name = "postgres://…")]
+        storage: Option<String>,
+        /// Let nodes that share a database wake each other over this NATS server
+        #[arg(long, value_name = "nats://…", requires = "storage")]
+        wake: Option<String>,
         /// Print one JSON object instead of text
         #[arg(long)]
         json: bool,
@@ -122,7 +130,7 @@ Example:
         #[arg(long)]
         json: bool,
     },
-    /// Read the whole store and check it; the relay must not be running
+    /// Read the whole store and check it; the relay must not be running, unless the database is a shared one
     Fsck {
         /// The data directory
         #[arg(long, value_name = "DIR")]
@@ -156,8 +164,14 @@ pub(crate) fn run(command: Command) -> Result<()> {
             data,
             listen,
             public_address,
+            storage,
+            wake,
             json,
-        } => init(&data, listen, public_address, json),
+        } => {
+            let mut config = ConfigFile::new(listen, public_address);
+            (config.storage, config.wake) = (storage, wake);
+            init(&data, &config, json)
+        }
         Command::Run { data, listen, json } => serve(data, listen, json),
         Command::Status { data, json } => status(&data, json),
         Command::ClaimToken { data, json } => claim_token(&data, json),
@@ -176,14 +190,14 @@ fn code_of(error: &(dyn std::error::Error + 'static)) -> Option<u8> {
         return Some(match error {
             RelayError::DataDir(error) => return code_of(error),
             RelayError::Lock(error) => return code_of(error),
-            RelayError::Open(_) | RelayError::Core(_) => 5,
+            RelayError::Open(_) | RelayError::Core(_) | RelayError::Connect(_) => 5,
             RelayError::Net(_) => 6,
             _ => 3,
         });
     }
     if let Some(error) = error.downcast_ref::<DataDirError>() {
         return Some(match error {
-            DataDirError::Open(_) | DataDirError::Core(_) => 5,
+            DataDirError::Open(_) | DataDirError::Core(_) | DataDirError::Connect(_) => 5,
             _ => 3,
         });
     }
@@ -209,7 +223,11 @@ fn code_of(error: &(dyn std::error::Error + 'static)) -> Option<u8> {
             _ => 5,
         });
     }
-    if error.is::<OpenError>() || error.is::<CoreError>() || error.is::<StoreFailed>() {
+    if error.is::<OpenError>()
+        || error.is::<CoreError>()
+        || error.is::<ConnectError>()
+        || error.is::<StoreFailed>()
+    {
         return Some(5);
     }
     error.is::<NetError>().then_some(6)
@@ -222,8 +240,8 @@ fn code_of(error: &(dyn std::error::Error + 'static)) -> Option<u8> {
 )]
 struct StoreFailed;
 
-fn init(data: &Path, listen: SocketAddr, public: Option<String>, as_json: bool) -> Result<()> {
-    let made = DataDir::init(data, listen, public)?;
+fn init(data: &Path, config: &ConfigFile, as_json: bool) -> Result<()> {
+    let made = DataDir::init_with(data, config)?;
     let text = if as_json {
         json!({
             "event": "initialised",
@@ -338,12 +356,15 @@ fn describe_status(report: &StatusReport) -> String {
         report.organisations.len()
     );
     let mib = |bytes: u64| bytes.div_ceil(1024 * 1024);
-    text.push_str(&format!(
-        "\nstore          {} MiB database, {} MiB journal, {} MiB of it not yet in the database",
-        mib(report.storage.database_bytes),
-        mib(report.storage.journal_bytes),
-        mib(report.storage.waiting_bytes)
-    ));
+    text.push_str(&match &report.storage {
+        Some(storage) => format!(
+            "\nstore          {} MiB database, {} MiB journal, {} MiB of it not yet in the database",
+            mib(storage.database_bytes),
+            mib(storage.journal_bytes),
+            mib(storage.waiting_bytes)
+        ),
+        None => "\nstore          a shared database".into(),
+    });
     for org in &report.organisations {
         text.push_str(&format!(
             "\n  {}  roster {}  fence {}  users {}  devices {}  groups {}",
@@ -380,8 +401,8 @@ fn claim_offline(dir: &DataDir) -> Result<ClaimLink> {
         statement_key: statement_key.public(),
     };
     let link = issuer.issue().context("no randomness")?;
-    let mut store = store::open(&dir.database())?;
-    let mut core = Core::load(&store, CoreConfig::new(statement_key))?;
+    let mut store = dir.open_store()?;
+    let mut core = Core::attach(&store, CoreConfig::new(statement_key))?;
     core.add_claim_token(&mut store, token_hash(&link))?;
     Ok(link)
 }
@@ -402,6 +423,9 @@ fn back_up(data: &Path, out: &Path, as_json: bool) -> Result<()> {
 
 fn fsck(data: &Path) -> Result<()> {
     let dir = DataDir::open(data)?;
+    if let Some(address) = &dir.config()?.storage {
+        return fsck_shared(&dir, address);
+    }
     let _lock = InstanceLock::take(dir.path())?;
     let store = store::check(&dir.database())?;
     let core = Core::load(&store, CoreConfig::new(dir.statement_key()?))?;
@@ -409,6 +433,19 @@ fn fsck(data: &Path) -> Result<()> {
     print_line(&format!(
         "{} is whole: {} organisations, every roster validated",
         dir.database().display(),
+        status.orgs.len()
+    ))
+}
+
+/// As it is at one moment, whoever is writing: other nodes may run.
+fn fsck_shared(dir: &DataDir, address: &str) -> Result<()> {
+    let mut store = PgStore::open(address, draw_lane()?)?;
+    store.begin(&Plan::reading()).map_err(CoreError::from)?;
+    let core = Core::load(&store, CoreConfig::new(dir.statement_key()?))?;
+    let status = core.status(&store)?;
+    let rows = count_rows(&store).map_err(CoreError::from)?;
+    print_line(&format!(
+        "the shared database is whole: {} organisations, every roster validated, {rows} rows read",
         status.orgs.len()
     ))
 }

@@ -17,6 +17,12 @@ pub struct ConfigFile {
     /// `host:port` that devices use, if it differs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub public_address: Option<String>,
+    /// `postgres://…` of the database that all nodes of the relay share; without it, the database is a file here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub storage: Option<String>,
+    /// `nats://…` of the server over which nodes wake each other; without it they look by themselves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wake: Option<String>,
     /// Connections at once; more are refused.
     #[serde(default = "default_max_connections")]
     pub max_connections: usize,
@@ -33,6 +39,8 @@ impl ConfigFile {
         Self {
             listen,
             public_address,
+            storage: None,
+            wake: None,
             max_connections: default_max_connections(),
         }
     }

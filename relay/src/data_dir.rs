@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! relay.toml       what the operator decides
-//! relay.db         the store: the database        relay.journal/   what came last
+//! relay.db         the store: the database        relay.journal/   what came last (unless relay.toml names a shared one)
 //! certificate.der  what devices see        certificate.key  PKCS#8, 0600
 //! statement.key    Ed25519 seed, 0600      lock, admin.sock while a relay runs
 //! ```
@@ -15,6 +15,7 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt 
 use std::path::{Path, PathBuf};
 
 use mortise_protocol::identity::{ClaimLink, SigningKey};
+use mortise_protocol::store::Store;
 use rand::TryRngCore as _;
 use rand::rngs::OsRng;
 use zeroize::Zeroizing;
@@ -23,6 +24,7 @@ use crate::claim::{ClaimIssuer, token_hash};
 use crate::config::ConfigFile;
 use crate::core::{Core, CoreConfig, CoreError};
 use crate::net::tls::{ServerIdentity, TlsError};
+use crate::store::postgres::{ConnectError, PgStore, draw_lane};
 use crate::store::{self, OpenError};
 
 /// Why a data directory cannot be made or used.
@@ -75,6 +77,9 @@ pub enum DataDirError {
     /// The database.
     #[error(transparent)]
     Open(#[from] OpenError),
+    /// The shared database.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
     /// The database's content.
     #[error(transparent)]
     Core(#[from] CoreError),
@@ -105,9 +110,23 @@ impl DataDir {
         listen: SocketAddr,
         public_address: Option<String>,
     ) -> Result<Initialised, DataDirError> {
+        Self::init_with(path, &ConfigFile::new(listen, public_address))
+    }
+
+    /// As [`DataDir::init`], with this configuration; where it names a shared database, the relay's tables are made there.
+    ///
+    /// # Errors
+    /// As [`DataDir::init`]; a database that holds a relay is left as it is.
+    pub fn init_with(path: &Path, config: &ConfigFile) -> Result<Initialised, DataDirError> {
         let dir = Self { path: path.into() };
         dir.make()?;
-        let config = ConfigFile::new(listen, public_address);
+        let listen = config.listen;
+        // Before any file: a database that refuses leaves an empty directory, in which `init` can be tried again.
+        let shared = config
+            .storage
+            .as_ref()
+            .map(|address| PgStore::create(address, draw_lane()?));
+        let shared = shared.transpose()?;
         let identity = ServerIdentity::generate()?;
         let seed = draw_seed().map_err(|error| dir.io("statement.key", error))?;
         let statement_key = SigningKey::from_seed(&seed);
@@ -121,12 +140,15 @@ impl DataDir {
         dir.write("certificate.der", identity.certificate())?;
         dir.write("certificate.key", identity.dangerous_key())?;
         dir.write("statement.key", seed.as_ref())?;
-        let mut store = store::create(&dir.database())?;
+        let mut store: Box<dyn Store> = match shared {
+            None => Box::new(store::create(&dir.database())?),
+            Some(shared) => Box::new(shared),
+        };
         let mut core = Core::load(&store, CoreConfig::new(statement_key))?;
         core.add_claim_token(&mut store, token_hash(&claim))?;
         drop(store);
         // Last: with it the directory is a relay's.
-        dir.write("relay.toml", config_text(&config).as_bytes())?;
+        dir.write("relay.toml", config_text(config).as_bytes())?;
         dir.sync()?;
         Ok(Initialised {
             claim,
@@ -190,6 +212,17 @@ impl DataDir {
     #[must_use]
     pub fn admin_socket(&self) -> PathBuf {
         self.path.join("admin.sock")
+    }
+
+    /// Opens the relay's database, wherever it is: for a command that does not run the relay.
+    ///
+    /// # Errors
+    /// [`DataDirError`].
+    pub fn open_store(&self) -> Result<Box<dyn Store>, DataDirError> {
+        Ok(match self.config()?.storage {
+            None => Box::new(store::open(&self.database())?),
+            Some(address) => Box::new(PgStore::open(&address, draw_lane()?)?),
+        })
     }
 
     /// Reads `relay.toml`.

@@ -2,24 +2,29 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use mortise_protocol::identity::{ClaimLink, Hash};
 use mortise_protocol::store::CachedStore;
 use mortise_protocol::wire::limits;
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tracing::info;
 
 use crate::admin::{self, AdminError, AdminServer, AskError};
 use crate::claim::ClaimIssuer;
+use crate::cluster::{self, Carrier, Node, WakeError, Wakes};
 use crate::core::layout::HOT_SPACES;
 use crate::core::{Core, CoreConfig, CoreError};
 use crate::data_dir::{DataDir, DataDirError};
-use crate::net::committer::{Committer, Intake, Running};
+use crate::net::committer::{Backend, Committer, Intake, Running};
 use crate::net::reset::ResetKeys;
 use crate::net::tls::{TlsError, server_config};
 use crate::net::{Listener, NetConfig, NetError, OutboxLimits, Stopped};
-use crate::store::{self, InstanceLock, LockError, OpenError};
+use crate::store::postgres::{ConnectError, PgStore, draw_lane};
+use crate::store::{self, InstanceLock, LockError, OpenError, StoreHandle};
 
 /// Rows of each hot table that stay in memory; about 12 MiB in all.
 const MAX_HOT_ROWS: usize = 32_768;
@@ -37,6 +42,12 @@ pub enum RelayError {
     /// The database.
     #[error(transparent)]
     Open(#[from] OpenError),
+    /// The shared database.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// The wake-ups.
+    #[error(transparent)]
+    Wake(#[from] WakeError),
     /// What is in the database.
     #[error("the database's content cannot be used: {0}")]
     Core(#[from] CoreError),
@@ -65,6 +76,8 @@ pub struct RelayConfig {
     pub outbox: OutboxLimits,
     /// How long a peer that is not admitted may stay.
     pub unadmitted_timeout: Duration,
+    /// Appends without the lane that keeps the fence across nodes. Only for a test that wants to see that this shows.
+    pub dangerous_without_lane: bool,
 }
 
 impl RelayConfig {
@@ -76,6 +89,7 @@ impl RelayConfig {
             listen: None,
             outbox: OutboxLimits::default(),
             unadmitted_timeout: Duration::from_millis(limits::UNADMITTED_TIMEOUT_MS),
+            dangerous_without_lane: false,
         }
     }
 }
@@ -100,10 +114,25 @@ impl Relay {
 
         let public = statement_key.public();
         let core_config = CoreConfig::new(statement_key);
-        let (core, store) = load(dir.clone(), core_config).await?;
-        let handle = store.handle();
-        let store = CachedStore::new(store, HOT_SPACES, MAX_HOT_ROWS);
-        let committer = Committer::spawn(core, Box::new(store)).map_err(RelayError::Thread)?;
+        let closing = Arc::new(AtomicBool::new(false));
+        let prepared = match &file.storage {
+            None => alone(dir.clone(), core_config).await?,
+            Some(address) => {
+                let node = NodeConfig {
+                    storage: address.clone(),
+                    wake: file.wake.clone(),
+                    without_lane: config.dangerous_without_lane,
+                };
+                one_of_several(node, core_config, Arc::clone(&closing)).await?
+            }
+        };
+        let Prepared {
+            core,
+            backend,
+            handle,
+            carrier,
+        } = prepared;
+        let committer = Committer::spawn(core, backend).map_err(RelayError::Thread)?;
         let net = NetConfig {
             listen: config.listen.unwrap_or(file.listen),
             max_connections: file.max_connections,
@@ -121,6 +150,14 @@ impl Relay {
             relay_key: identity.fingerprint()?,
             statement_key: public,
         };
+        let mut wakes = JoinSet::new();
+        match carrier {
+            Some(carrier) => carrier.start(intake.clone(), &mut wakes),
+            None if file.storage.is_some() => {
+                drop(wakes.spawn(cluster::look(intake.clone(), None)))
+            }
+            None => {}
+        }
         let admin =
             AdminServer::start(&dir.admin_socket(), intake.clone(), issuer.clone(), handle)?;
         info!(address = %listener.local_addr(), "listening");
@@ -132,8 +169,61 @@ impl Relay {
             stopped,
             thread,
             lock,
+            closing,
+            wakes,
         })
     }
+}
+
+/// A relay's core with what keeps it.
+struct Prepared {
+    core: Core,
+    backend: Box<dyn Backend>,
+    /// Of an embedded store.
+    handle: Option<StoreHandle>,
+    /// Of hints to other nodes.
+    carrier: Option<Carrier>,
+}
+
+/// A relay on one machine, with its own store.
+async fn alone(dir: DataDir, config: CoreConfig) -> Result<Prepared, RelayError> {
+    let (core, store) = load(dir, config).await?;
+    let handle = Some(store.handle());
+    let store = CachedStore::new(store, HOT_SPACES, MAX_HOT_ROWS);
+    Ok(Prepared {
+        core,
+        backend: Box::new(store),
+        handle,
+        carrier: None,
+    })
+}
+
+/// What makes a node of a relay.
+struct NodeConfig {
+    storage: String,
+    wake: Option<String>,
+    without_lane: bool,
+}
+
+/// One node of a relay on several machines.
+async fn one_of_several(
+    node: NodeConfig,
+    config: CoreConfig,
+    closing: Arc<AtomicBool>,
+) -> Result<Prepared, RelayError> {
+    let relay = config.statement_key.public();
+    let wakes = node.wake.map(|address| Wakes::new(&address, relay));
+    let (wakes, carrier) = wakes.transpose()?.unzip();
+    let (core, mut store) = attach(node.storage, config).await?;
+    if node.without_lane {
+        store.dangerous_without_lane();
+    }
+    Ok(Prepared {
+        core,
+        backend: Box::new(Node::new(store, wakes, closing)),
+        handle: None,
+        carrier,
+    })
 }
 
 /// Opens the database and replays the core, off the runtime: a big one takes a while.
@@ -152,6 +242,19 @@ async fn load(
     }
 }
 
+/// Connects to the shared database and replays the core, off the runtime.
+async fn attach(address: String, config: CoreConfig) -> Result<(Core, PgStore), RelayError> {
+    let attaching = tokio::task::spawn_blocking(move || {
+        let store = PgStore::open(&address, draw_lane()?)?;
+        let core = Core::attach(&store, config)?;
+        Ok((core, store))
+    });
+    match attaching.await {
+        Ok(result) => result,
+        Err(failed) => Err(RelayError::Thread(std::io::Error::other(failed))),
+    }
+}
+
 /// A relay that listens. Dropping it ends it without a goodbye; [`RunningRelay::shutdown`] is the orderly way.
 #[derive(Debug)]
 pub struct RunningRelay {
@@ -162,6 +265,10 @@ pub struct RunningRelay {
     stopped: watch::Receiver<Stopped>,
     thread: std::thread::JoinHandle<()>,
     lock: InstanceLock,
+    /// Ends the waiting for a database that is away.
+    closing: Arc<AtomicBool>,
+    /// Carry hints between nodes.
+    wakes: JoinSet<()>,
 }
 
 impl RunningRelay {
@@ -201,7 +308,9 @@ impl RunningRelay {
     }
 
     /// Tells every device, commits what is queued, closes the database, and lets go of the data directory.
-    pub async fn shutdown(self) {
+    pub async fn shutdown(mut self) {
+        self.closing.store(true, Ordering::Relaxed);
+        self.wakes.shutdown().await;
         self.admin.shutdown().await;
         self.listener.shutdown().await;
         drop(self.intake);

@@ -2,6 +2,7 @@
 
 pub mod attack;
 pub mod bench;
+pub mod cluster;
 pub mod crash;
 pub mod demo;
 pub mod fuzz;

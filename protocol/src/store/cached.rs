@@ -75,6 +75,10 @@ impl<S: Reader> Reader for CachedStore<S> {
     ) -> Result<Vec<Pair>, StoreError> {
         self.below.range(space, prefix, from, limit)
     }
+
+    fn prefetch(&self, space: Space, keys: &[Vec<u8>]) -> Result<(), StoreError> {
+        self.below.prefetch(space, keys)
+    }
 }
 
 impl<S: Store> Store for CachedStore<S> {

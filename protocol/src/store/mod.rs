@@ -27,7 +27,7 @@ pub use sqlite::{RowChange, SqliteStore};
 pub struct Space(pub u8);
 
 /// What can go wrong in a backend.
-#[derive(Clone, Debug, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreError {
     /// The backend failed; nothing of the batch was applied.
@@ -39,12 +39,28 @@ pub enum StoreError {
     /// There is no room left; nothing of the batch was applied.
     #[error("the disk is full")]
     Full,
+    /// Somebody else who writes to the same store was there first: nothing of the batch was applied, and it may be
+    /// decided anew on what is there now (REQ-301).
+    #[error("another writer was there first")]
+    Conflict,
+    /// The store cannot be reached, or went away. What was asked of it last may have been applied or not: a batch is
+    /// decided anew once it is back, and then finds what it has written (REQ-302).
+    #[error("the store cannot be reached")]
+    Lost,
     /// Stored bytes are not what was written.
     #[error("the store is damaged: {reason}")]
     Corrupt {
         /// Which part, without its content.
         reason: &'static str,
     },
+}
+
+impl StoreError {
+    /// Whether it says nothing against the store: the same may work later.
+    #[must_use]
+    pub fn is_passing(&self) -> bool {
+        matches!(self, Self::Full | Self::Conflict | Self::Lost)
+    }
 }
 
 /// One change of a batch. `value: None` deletes.
@@ -80,6 +96,14 @@ pub trait Reader {
         from: &[u8],
         limit: usize,
     ) -> Result<Vec<Pair>, StoreError>;
+
+    /// Says which rows are read next, for a backend to which every question is a journey; others need not care.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the backend cannot read.
+    fn prefetch(&self, _space: Space, _keys: &[Vec<u8>]) -> Result<(), StoreError> {
+        Ok(())
+    }
 }
 
 /// A backend: reads, and batches that are applied wholly and durably or not at all.
@@ -103,6 +127,9 @@ impl<S: Reader + ?Sized> Reader for Box<S> {
         limit: usize,
     ) -> Result<Vec<Pair>, StoreError> {
         (**self).range(space, prefix, from, limit)
+    }
+    fn prefetch(&self, space: Space, keys: &[Vec<u8>]) -> Result<(), StoreError> {
+        (**self).prefetch(space, keys)
     }
 }
 
@@ -262,6 +289,9 @@ impl<'s> Tx<'s> {
         let mut batch = Vec::new();
         let below_rows = self.below_rows.into_inner();
         for (space, rows) in self.overlay.into_inner() {
+            let unread = |key: &&Vec<u8>| row(&below_rows, space, key).is_none();
+            let unread: Vec<_> = rows.keys().filter(unread).cloned().collect();
+            self.below.prefetch(space, &unread)?;
             for (key, value) in rows {
                 let is_same = match row(&below_rows, space, &key) {
                     Some(before) => *before == value,
@@ -290,6 +320,10 @@ impl Reader for Tx<'_> {
     ) -> Result<Vec<Pair>, StoreError> {
         self.scan_from(space, prefix, from, limit)
     }
+
+    fn prefetch(&self, space: Space, keys: &[Vec<u8>]) -> Result<(), StoreError> {
+        self.note(self.below.prefetch(space, keys))
+    }
 }
 
 impl Tx<'_> {
@@ -299,6 +333,19 @@ impl Tx<'_> {
             set(&self.overlay, space, key, value);
         }
     }
+}
+
+/// The first key after all that start with `prefix`, or `None` when there is no such key.
+#[must_use]
+pub fn after_prefix(prefix: &[u8]) -> Option<Vec<u8>> {
+    let mut end = prefix.to_vec();
+    while let Some(last) = end.pop() {
+        if last < u8::MAX {
+            end.push(last + 1);
+            return Some(end);
+        }
+    }
+    None
 }
 
 fn row<'r>(rows: &'r Rows, space: Space, key: &[u8]) -> Option<&'r Option<Vec<u8>>> {

@@ -2,7 +2,7 @@
 
 use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
 
-use super::{Pair, Reader, Space, Store, StoreError, Write};
+use super::{Pair, Reader, Space, Store, StoreError, Write, after_prefix};
 
 /// A [`Store`] over a connection that the caller has opened.
 #[derive(Debug)]
@@ -102,18 +102,6 @@ impl SqliteStore {
     }
 }
 
-/// The first key after all that start with `prefix`, or `None` when there is no such key.
-fn after(prefix: &[u8]) -> Option<Vec<u8>> {
-    let mut end = prefix.to_vec();
-    while let Some(last) = end.pop() {
-        if last < u8::MAX {
-            end.push(last + 1);
-            return Some(end);
-        }
-    }
-    None
-}
-
 impl Reader for SqliteStore {
     fn read(&self, space: Space, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
         Ok(self
@@ -133,7 +121,7 @@ impl Reader for SqliteStore {
         let start = from.max(prefix);
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let read = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?));
-        let pairs = if let Some(end) = after(prefix) {
+        let pairs = if let Some(end) = after_prefix(prefix) {
             self.connection
                 .prepare_cached(
                     "SELECT key, value FROM kv WHERE space = ?1 AND key >= ?2 AND key < ?3 ORDER BY key LIMIT ?4",

@@ -75,8 +75,9 @@ pub struct StatusReport {
     pub subscriptions: usize,
     /// Its organisations.
     pub organisations: Vec<OrganisationReport>,
-    /// What its store takes.
-    pub storage: StoreSizes,
+    /// What its store takes; nothing for a shared database, which says that itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub storage: Option<StoreSizes>,
 }
 
 /// One organisation in numbers.
@@ -97,7 +98,7 @@ pub struct OrganisationReport {
 }
 
 impl StatusReport {
-    fn new(status: &Status, storage: StoreSizes) -> Self {
+    fn new(status: &Status, storage: Option<StoreSizes>) -> Self {
         let organisations = status.orgs.iter().map(|org| OrganisationReport {
             id: org.org.to_string(),
             roster_seq: org.roster_seq.0,
@@ -158,7 +159,7 @@ impl AdminServer {
         path: &Path,
         intake: Intake,
         issuer: ClaimIssuer,
-        store: StoreHandle,
+        store: Option<StoreHandle>,
     ) -> Result<Self, AdminError> {
         let failed = |error| AdminError::Socket {
             path: path.into(),
@@ -198,7 +199,7 @@ impl AdminServer {
 struct Desk {
     intake: Intake,
     issuer: ClaimIssuer,
-    store: StoreHandle,
+    store: Option<StoreHandle>,
 }
 
 async fn accept(listener: UnixListener, desk: Desk) {
@@ -260,12 +261,15 @@ impl Desk {
 
     async fn status(&self) -> Result<AdminResponse, AskError> {
         let status = question(&self.intake, Event::Status).await??;
-        let sizes = self.store.sizes();
+        let sizes = self.store.as_ref().map(StoreHandle::sizes);
         Ok(AdminResponse::Status(StatusReport::new(&status, sizes)))
     }
 
     async fn flush(&self) -> Result<AdminResponse, AskError> {
-        let store = self.store.clone();
+        // Of a shared database everything is where it belongs.
+        let Some(store) = self.store.clone() else {
+            return Ok(AdminResponse::Flushed);
+        };
         let flushed = tokio::task::spawn_blocking(move || store.flush()).await;
         let flushed = flushed.map_err(|_| AskError::ShuttingDown)?;
         flushed.map_err(CoreError::from)?;

@@ -1,5 +1,7 @@
 //! Who is connected and what they subscribe to: the only state that the relay keeps in memory alone.
 
+use std::collections::BTreeSet;
+
 use mortise_protocol::identity::{Epoch, GroupId, LogSeq, OrgId, PublicKey};
 use mortise_protocol::wire::ConnectionBinding;
 use mortise_protocol::wire::log::{AccessProof, Purpose};
@@ -29,6 +31,8 @@ pub(super) struct Subscription {
     pub(super) stream: StreamId,
     /// The epoch is closed and read; only a Restart that names it as its parent is still to come (REQ-150).
     pub(super) awaits_restart: bool,
+    /// What exists did not fit a page: it is the device's to ask for the rest, and nothing is pushed until then.
+    pub(super) pulls: bool,
 }
 
 const FIRST: ConnId = ConnId(0);
@@ -44,6 +48,8 @@ pub(super) struct Connections {
     subscribers: Subscribers,
     groups: Journal<(ConnId, GroupId), ()>,
     proofs: Proofs,
+    /// Groups whose subscribers have not been pushed all that there is.
+    unfinished: Vec<(OrgId, GroupId)>,
 }
 
 impl Connections {
@@ -63,7 +69,7 @@ impl Connections {
                 },
             ),
             Input::Disconnected { conn } => self.remove(*conn),
-            Input::Frame { .. } => {}
+            Input::Frame { .. } | Input::Moved(_) => {}
         }
     }
 
@@ -179,6 +185,25 @@ impl Connections {
             .range((conn, FIRST_GROUP)..=(conn, LAST_GROUP))
             .map(|((_, group), ())| group)
             .collect()
+    }
+
+    /// Every group that somebody reads.
+    pub(super) fn groups(&self) -> impl Iterator<Item = GroupId> {
+        self.subscribers.groups()
+    }
+
+    /// Every organisation that somebody was greeted for.
+    pub(super) fn orgs(&self) -> BTreeSet<OrgId> {
+        let hellos = self.by_id.range(..).filter_map(|(_, c)| c.hello);
+        hellos.map(|(org, _)| org).collect()
+    }
+
+    pub(super) fn note_unfinished(&mut self, org: OrgId, group: GroupId) {
+        self.unfinished.push((org, group));
+    }
+
+    pub(super) fn take_unfinished(&mut self) -> Vec<(OrgId, GroupId)> {
+        std::mem::take(&mut self.unfinished)
     }
 
     pub(super) fn len(&self) -> usize {

@@ -1,7 +1,7 @@
 //! What a start verifies of the logs: where each one ends (REQ-197). It must never read all of a log.
 
 use mortise_protocol::identity::GroupId;
-use mortise_protocol::store::{Store, StoreError, Tx};
+use mortise_protocol::store::{Pair, Reader as _, Store, StoreError, Tx};
 
 use super::layout::{self, EPOCHS, EpochRecord, GROUPS, GroupRecord, LOG, of_group};
 
@@ -22,6 +22,7 @@ pub(super) fn verify(store: &dyn Store) -> Result<(), StoreError> {
         // One transaction per page: it remembers what it has read.
         let tx = Tx::new(store);
         let page = tx.scan_from(GROUPS, &[], &from, PAGE)?;
+        prefetch(&tx, &page)?;
         for (key, row) in &page {
             let id = key.as_slice().try_into().map_err(|_| TORN)?;
             verify_end(&tx, GroupId(id), &layout::read(row)?)?;
@@ -31,6 +32,20 @@ pub(super) fn verify(store: &dyn Store) -> Result<(), StoreError> {
             None => return Ok(()),
         }
     }
+}
+
+/// What [`verify_end`] is going to read of all of them.
+fn prefetch(tx: &Tx<'_>, page: &[Pair]) -> Result<(), StoreError> {
+    let (mut records, mut epochs) = (Vec::new(), Vec::new());
+    for (key, row) in page {
+        let group = GroupId(key.as_slice().try_into().map_err(|_| TORN)?);
+        let head: GroupRecord = layout::read(row)?;
+        records.push(of_group(group, head.head_seq.0));
+        records.push(of_group(group, head.head_seq.next().0));
+        epochs.push(of_group(group, head.head_epoch.0));
+    }
+    tx.prefetch(LOG, &records)?;
+    tx.prefetch(EPOCHS, &epochs)
 }
 
 fn verify_end(tx: &Tx<'_>, group: GroupId, head: &GroupRecord) -> Result<(), StoreError> {

@@ -5,7 +5,8 @@
 //! answer says is durable.
 //!
 //! Inputs: [`Core::step`] (a batch of [`Input`]s, one transaction, one durable commit, then the
-//! [`Output`]s), [`Core::add_claim_token`]. Getters: [`Core::status`], [`Core::is_stopped`].
+//! [`Output`]s), [`Core::try_step`], [`Core::refuse`], [`Core::add_claim_token`]. Getters: [`Core::status`],
+//! [`Core::is_stopped`], [`Core::plan`], [`Core::find_moved`].
 
 pub mod append;
 mod checkpoints;
@@ -16,10 +17,12 @@ mod inbox;
 mod journal;
 mod key_packages;
 pub mod layout;
+mod moved;
 mod order_state;
 mod orders;
 mod organisations;
 mod outbox;
+pub mod plan;
 mod proofs;
 mod rate;
 mod receipts;
@@ -34,10 +37,11 @@ mod subscriptions;
 mod tests;
 mod turn;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use mortise_protocol::identity::{Hash, OrgId, PublicKey, SigningKey};
-use mortise_protocol::roster::{MAX_ISSUE_SKEW_MS, RosterError};
+use mortise_protocol::identity::{DeviceId, Hash, OrgId, PublicKey, SigningKey};
+use mortise_protocol::roster::{MAX_ISSUE_SKEW_MS, RosterError, SignedEntry};
 use mortise_protocol::store::{Store, StoreError, Tx, commit};
 use mortise_protocol::wire::{ClientToRelay, ConnectionBinding, Refusal, RelayToClient, Response};
 
@@ -48,6 +52,7 @@ use self::rate::Rates;
 use self::rosters::Rosters;
 use self::turn::Turn;
 
+pub use self::moved::Moved;
 pub use self::status::{OrgStatus, Status};
 
 /// A connection; the driver never uses a number twice.
@@ -84,6 +89,8 @@ pub enum Input {
         /// What is asked.
         frame: ClientToRelay,
     },
+    /// The store has something that this core has not written: another node of the same relay has.
+    Moved(Moved),
 }
 
 /// What the driver must do, in this order.
@@ -191,6 +198,8 @@ pub struct Core {
     connections: Connections,
     rates: Rates,
     order_sets: OrderSets,
+    /// Up to which item of its inbox each connected device was told of by [`Core::find_moved`].
+    inboxes: BTreeMap<(OrgId, DeviceId), u64>,
     meta_stored: bool,
     stopped: bool,
 }
@@ -201,6 +210,16 @@ impl Core {
     /// # Errors
     /// [`CoreError`]: the store failed, is damaged, or is another relay's.
     pub fn load(store: &dyn Store, config: CoreConfig) -> Result<Self, CoreError> {
+        let core = Self::attach(store, config)?;
+        ends::verify(store)?;
+        Ok(core)
+    }
+
+    /// As [`Core::load`], of a store that others write to meanwhile: where its logs end is theirs to move.
+    ///
+    /// # Errors
+    /// As [`Core::load`].
+    pub fn attach(store: &dyn Store, config: CoreConfig) -> Result<Self, CoreError> {
         let tx = Tx::new(store);
         let statement_key = config.statement_key.public();
         let meta: Option<MetaRecord> = layout::load(&tx, META, META_KEY)?;
@@ -210,8 +229,13 @@ impl Core {
         {
             return Err(CoreError::StatementKey);
         }
-        let rosters = Rosters::load(&tx)?;
-        ends::verify(store)?;
+        let mut rates = Rates::default();
+        let rosters = Rosters::load(&tx, |roster, entry| {
+            if let Ok(entry) = SignedEntry::parse(entry) {
+                rates.replay(roster, &entry);
+            }
+        })?;
+        rates.keep();
         if rosters
             .iter()
             .any(|r| r.statement_key() != Some(statement_key))
@@ -222,8 +246,9 @@ impl Core {
             config,
             rosters,
             connections: Connections::default(),
-            rates: Rates::default(),
+            rates,
             order_sets: OrderSets::default(),
+            inboxes: BTreeMap::new(),
             meta_stored: meta.is_some(),
             stopped: false,
         })
@@ -235,17 +260,35 @@ impl Core {
     /// `STORAGE`. A full disk may be tried again; after any other failure the core has stopped (REQ-072).
     pub fn step(&mut self, store: &mut dyn Store, now_ms: u64, inputs: Vec<Input>) -> Vec<Output> {
         if self.stopped {
-            return self.refuse_all(&inputs);
+            return self.refuse(&inputs);
         }
         match self.run(store, now_ms, &inputs) {
-            Ok(outputs) => {
-                self.connections.keep();
-                self.rates.keep();
-                self.rosters.keep();
-                outputs
-            }
+            Ok(outputs) => outputs,
             Err(error) => self.recover(store, &error, &inputs),
         }
+    }
+
+    /// As [`Core::step`], over a store that several write to: after a failure it is as if the batch had never been, and
+    /// nobody was told anything. The caller tries it again, or has it refused (REQ-301, REQ-302).
+    ///
+    /// Rosters that the batch has changed are read again by the next [`Moved::Roster`] of their organisation.
+    ///
+    /// # Errors
+    /// [`StoreError`], from reading or from the commit.
+    pub fn try_step(
+        &mut self,
+        store: &mut dyn Store,
+        now_ms: u64,
+        inputs: &[Input],
+    ) -> Result<Vec<Output>, StoreError> {
+        let result = self.run(store, now_ms, inputs);
+        if result.is_err() {
+            self.connections.revert();
+            self.rates.revert();
+            self.order_sets.forget();
+            self.rosters.forget();
+        }
+        result
     }
 
     fn run(
@@ -272,6 +315,9 @@ impl Core {
         let batch = tx.into_batch()?;
         commit(store, &batch)?;
         self.meta_stored |= !batch.is_empty();
+        self.connections.keep();
+        self.rates.keep();
+        self.rosters.keep();
         Ok(outputs)
     }
 
@@ -290,11 +336,12 @@ impl Core {
         self.order_sets.forget();
         let reverted = self.rosters.revert(&Tx::new(store));
         // A full disk says so before it writes; after anything else nobody knows what was written.
-        self.stopped = !matches!(error, StoreError::Full) || reverted.is_err();
-        self.refuse_all(inputs)
+        self.stopped = !error.is_passing() || reverted.is_err();
+        self.refuse(inputs)
     }
 
-    fn refuse_all(&mut self, inputs: &[Input]) -> Vec<Output> {
+    /// Answers every question of a batch that was not written with `STORAGE`, and takes note of who came and went.
+    pub fn refuse(&mut self, inputs: &[Input]) -> Vec<Output> {
         let mut outputs = Vec::new();
         for input in inputs {
             match input {
@@ -310,7 +357,7 @@ impl Core {
                         response: Response::Refused(Refusal::Storage),
                     },
                 }),
-                Input::Frame { .. } => {}
+                Input::Frame { .. } | Input::Moved(_) => {}
                 other => self.connections.handle(other),
             }
         }
@@ -331,7 +378,7 @@ impl Core {
             return Err(CoreError::Stopped);
         }
         let result = self.write_claim_token(store, token_hash);
-        self.stopped = matches!(&result, Err(error) if !matches!(error, StoreError::Full));
+        self.stopped = matches!(&result, Err(error) if !error.is_passing());
         Ok(result?)
     }
 

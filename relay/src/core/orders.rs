@@ -3,17 +3,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use mortise_protocol::identity::{DeviceId, Epoch, GroupId, OrgId, RosterSeq, hash};
-use mortise_protocol::roster::{Order, Role, Roster};
-use mortise_protocol::store::StoreError;
+use mortise_protocol::roster::{Applied, Order, Role, Roster};
+use mortise_protocol::store::{Reader as _, StoreError};
 use mortise_protocol::wire::log::Verdict;
 use mortise_protocol::wire::{
     GroupState, GroupStatus, OrderGroupState, OrderPosition, Push, Refusal, Response,
 };
 
+use super::ConnId;
 use super::connections::Subscription;
 use super::layout::{self, GROUPS, GroupRecord, ORDERED, OrderedRecord};
 use super::turn::{Answer, Caller, Turn};
-use super::{CloseReason, ConnId};
 
 /// Roles that may see how far groups are.
 const MAY_ASK: [Role; 4] = [Role::Owner, Role::Admin, Role::Supervisor, Role::Auditor];
@@ -28,16 +28,7 @@ impl Turn<'_> {
             self.delete_slots(org, device)?;
             self.delete_resyncs(org, device)?;
             self.delete_checkpoint(org, device);
-            let key = self
-                .rosters
-                .at(org)
-                .and_then(|roster| roster.device(device))
-                .map(|record| record.transport_key);
-            for conn in key.map_or_else(Vec::new, |key| self.connections.of_key(org, key)) {
-                self.connections.remove(conn);
-                self.outbox.close(conn, CloseReason::Removed);
-                closed = closed.saturating_add(1);
-            }
+            closed = closed.saturating_add(self.disconnect(org, device));
         }
         let at_ms = self.now_ms;
         let key = layout::of_org(org, order.seq.0);
@@ -45,12 +36,13 @@ impl Turn<'_> {
         Ok(())
     }
 
-    /// Pushes an entry to every admitted connection; an order with where its groups stand (REQ-061).
+    /// Pushes an entry to every admitted connection; an order with where its groups stand, and what closes groups with
+    /// where those end (REQ-061).
     pub(super) fn announce(
         &mut self,
         org: OrgId,
         entry: &[u8],
-        order: Option<&Order>,
+        applied: &Applied,
     ) -> Result<(), StoreError> {
         let listeners: Vec<ConnId> = self
             .connections
@@ -59,10 +51,7 @@ impl Turn<'_> {
             .map(|(_, conn)| conn)
             .filter(|conn| self.caller(*conn).is_some())
             .collect();
-        let mut positions = match order {
-            Some(order) => self.positions(order.seq, &listeners)?,
-            None => BTreeMap::new(),
-        };
+        let mut positions = self.positions(applied, &listeners)?;
         for conn in listeners {
             let push = Push::RosterEntry {
                 entry: entry.to_vec().into(),
@@ -73,23 +62,28 @@ impl Turn<'_> {
         Ok(())
     }
 
-    /// For each listener, the head of every log that it subscribes to, and whether it is asked to go first.
+    /// For each listener, the head of every log that it subscribes to and that the entry concerns, and whether it is asked to
+    /// go first.
     fn positions(
         &self,
-        order: RosterSeq,
+        applied: &Applied,
         listeners: &[ConnId],
     ) -> Result<BTreeMap<ConnId, Vec<OrderPosition>>, StoreError> {
+        let order = applied.order.as_ref().map(|order| order.seq);
         let groups: BTreeSet<GroupId> = listeners
             .iter()
             .flat_map(|conn| self.connections.groups_of(*conn))
+            .filter(|group| order.is_some() || applied.closed_groups.contains(group))
             .collect();
+        let keys: Vec<_> = groups.iter().map(|group| group.0.to_vec()).collect();
+        self.tx.prefetch(GROUPS, &keys)?;
         let mut positions: BTreeMap<ConnId, Vec<OrderPosition>> = BTreeMap::new();
         for group in groups {
             let head: GroupRecord = layout::load_existing(self.tx, GROUPS, &group.0)?;
             let mut subscribers = self.connections.subscribers(group).to_vec();
             // Who was removed with the epoch it has read learns nothing of what came after.
             subscribers.retain(|(_, subscription)| !subscription.awaits_restart);
-            let leased = lease(group, order, head.head_epoch, &subscribers);
+            let leased = order.and_then(|order| lease(group, order, head.head_epoch, &subscribers));
             for (conn, _) in subscribers {
                 positions.entry(conn).or_default().push(OrderPosition {
                     group,

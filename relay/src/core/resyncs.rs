@@ -7,7 +7,9 @@ use tls_codec::VLByteVec;
 
 use super::ConnId;
 use super::append::check_size;
-use super::layout::{self, RESYNC_GROUPS, RESYNCS, of_device, of_resync, of_resync_group};
+use super::layout::{
+    self, GroupRecord, RESYNC_GROUPS, RESYNCS, of_device, of_resync, of_resync_group,
+};
 use super::turn::{Answer, Caller, Turn};
 
 impl Turn<'_> {
@@ -28,15 +30,24 @@ impl Turn<'_> {
         layout::save_bytes(self.tx, RESYNCS, key, key_package.as_slice());
         let mark = of_resync_group(caller.org, caller.device, group);
         layout::save_bytes(self.tx, RESYNC_GROUPS, mark, &[]);
+        self.push_resync_asked(group, &head, caller.device, Some(caller.conn), key_package);
+        Ok(Response::Done)
+    }
+
+    /// Gives a question to all who read the newest epoch, but not to who has asked it.
+    pub(super) fn push_resync_asked(
+        &mut self,
+        group: GroupId,
+        head: &GroupRecord,
+        device: DeviceId,
+        asker: Option<ConnId>,
+        key_package: &VLByteVec,
+    ) {
         for (conn, subscription) in self.connections.subscribers(group).to_vec() {
-            if subscription.epoch == head.head_epoch && conn != caller.conn {
-                self.push(
-                    conn,
-                    resync_asked(group, caller.device, key_package.clone()),
-                );
+            if subscription.epoch == head.head_epoch && Some(conn) != asker {
+                self.push(conn, resync_asked(group, device, key_package.clone()));
             }
         }
-        Ok(Response::Done)
     }
 
     /// Gives every open question of a group to somebody who has subscribed to its newest epoch.

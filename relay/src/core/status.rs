@@ -1,6 +1,6 @@
 //! What an administrator may know: counts, never who talks to whom.
 
-use mortise_protocol::identity::{OrgId, RosterSeq};
+use mortise_protocol::identity::{DeviceId, OrgId, RosterSeq};
 use mortise_protocol::roster::Roster;
 use mortise_protocol::store::Store;
 
@@ -41,12 +41,15 @@ impl Core {
     /// Whether the connection has said `Hello` and belongs to an admitted device, now.
     #[must_use]
     pub fn is_admitted(&self, conn: ConnId) -> bool {
-        let device = || {
-            let connection = self.connections.at(conn)?;
-            let roster = self.rosters.at(connection.hello?.0)?;
-            roster.device_by_transport_key(&connection.transport_key)
-        };
-        device().is_some_and(|(_, record)| record.is_admitted())
+        self.device_of(conn).is_some()
+    }
+
+    /// The admitted device that a connection belongs to, now.
+    pub(super) fn device_of(&self, conn: ConnId) -> Option<DeviceId> {
+        let connection = self.connections.at(conn)?;
+        let roster = self.rosters.at(connection.hello?.0)?;
+        let (device, record) = roster.device_by_transport_key(&connection.transport_key)?;
+        record.is_admitted().then_some(device)
     }
 
     /// The relay in numbers.

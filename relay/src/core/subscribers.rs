@@ -70,6 +70,11 @@ impl Subscribers {
         }
     }
 
+    /// Every group that somebody reads.
+    pub(super) fn groups(&self) -> impl Iterator<Item = GroupId> {
+        self.by_group.keys().copied()
+    }
+
     fn remember(&mut self, group: GroupId) {
         let before = || self.by_group.get(&group).cloned().unwrap_or_default();
         self.before.entry(group).or_insert_with(before);
@@ -119,6 +124,7 @@ mod tests {
             credit: 9,
             stream: StreamId(1),
             awaits_restart: false,
+            pulls: false,
         }
     }
 

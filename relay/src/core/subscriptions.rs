@@ -53,6 +53,7 @@ impl Turn<'_> {
             credit: credit.min(limits::MAX_CREDIT),
             stream: self.stream_of(caller.conn).ok_or(Refusal::HelloFirst)?,
             awaits_restart: false,
+            pulls: false,
         };
         self.push_backlog(caller.conn, group, &mut subscription, last_readable)?;
         if closing.is_some() && subscription.next_seq > last_readable {
@@ -95,6 +96,7 @@ impl Turn<'_> {
             for record in layout::load_logs(self.tx, group, subscription.next_seq, count)? {
                 let size = record.payload.as_slice().len();
                 if bytes > 0 && bytes + size > limits::MAX_PAGE_BYTES {
+                    subscription.pulls = true;
                     return Ok(());
                 }
                 bytes += size;

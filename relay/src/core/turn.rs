@@ -94,8 +94,10 @@ impl<'a> Turn<'a> {
             return inputs.iter().collect();
         };
         let (before, after) = inputs.split_at(at);
-        let mut seen: BTreeSet<ConnId> = before.iter().map(connection).collect();
-        let first = |input: &&Input| seen.insert(connection(input)) && self.is_urgent(input);
+        let mut seen: BTreeSet<ConnId> = before.iter().filter_map(connection).collect();
+        let first = |input: &&Input| {
+            connection(input).is_some_and(|conn| seen.insert(conn)) && self.is_urgent(input)
+        };
         let (urgent, rest): (Vec<_>, Vec<_>) = after.iter().partition(first);
         before.iter().chain(urgent).chain(rest).collect()
     }
@@ -108,8 +110,10 @@ impl<'a> Turn<'a> {
             frame: ClientToRelay { id, request },
         } = input
         else {
-            if let Input::Disconnected { conn } = input {
-                self.rates.forget(*conn);
+            match input {
+                Input::Moved(moved) => return self.follow(moved),
+                Input::Disconnected { conn } => self.rates.forget(*conn),
+                Input::Connected { .. } | Input::Frame { .. } => {}
             }
             self.connections.handle(input);
             return Ok(());
@@ -248,10 +252,13 @@ impl<'a> Turn<'a> {
     }
 }
 
-fn connection(input: &Input) -> ConnId {
-    let (Input::Connected { conn, .. } | Input::Disconnected { conn } | Input::Frame { conn, .. }) =
-        input;
-    *conn
+fn connection(input: &Input) -> Option<ConnId> {
+    match input {
+        Input::Connected { conn, .. }
+        | Input::Disconnected { conn }
+        | Input::Frame { conn, .. } => Some(*conn),
+        Input::Moved(_) => None,
+    }
 }
 
 fn is_append(input: &Input) -> bool {

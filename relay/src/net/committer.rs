@@ -19,7 +19,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tracing::{error, warn};
 
 use super::outbox::{Frame, Outbox, PushError};
-use crate::core::{CloseReason, ConnId, Core, CoreError, Input, Output, Status, StreamId};
+use crate::core::{CloseReason, ConnId, Core, CoreError, Input, Moved, Output, Status, StreamId};
 
 /// Events that may wait for the committer.
 const MAX_WAITING: usize = 1_024;
@@ -47,6 +47,10 @@ pub(crate) enum Event {
         frame: ClientToRelay,
         held: OwnedSemaphorePermit,
     },
+    /// Other nodes have written something.
+    Moved(Vec<Moved>),
+    /// It is time to look for what other nodes have written.
+    Look,
     /// The administrator's question.
     Status(oneshot::Sender<Result<Status, CoreError>>),
     /// The administrator adds a claim token, of which this is the hash.
@@ -102,10 +106,39 @@ pub enum Stopped {
     Ended,
 }
 
+/// What a batch is decided and kept with: a store of this process alone, or one that other nodes share.
+pub(crate) trait Backend: Send {
+    /// Decides a batch; what it gives is durable.
+    fn step(&mut self, core: &mut Core, inputs: Vec<Input>) -> Vec<Output>;
+
+    /// Looks for what other nodes have written; without any there is nothing to find.
+    fn look(&mut self, _core: &mut Core) -> Vec<Input> {
+        Vec::new()
+    }
+
+    fn status(&mut self, core: &Core) -> Result<Status, CoreError>;
+
+    fn add_claim_token(&mut self, core: &mut Core, hash: Hash) -> Result<(), CoreError>;
+}
+
+impl<S: Store + Send> Backend for S {
+    fn step(&mut self, core: &mut Core, inputs: Vec<Input>) -> Vec<Output> {
+        core.step(self, now_ms(), inputs)
+    }
+
+    fn status(&mut self, core: &Core) -> Result<Status, CoreError> {
+        core.status(self)
+    }
+
+    fn add_claim_token(&mut self, core: &mut Core, hash: Hash) -> Result<(), CoreError> {
+        core.add_claim_token(self, hash)
+    }
+}
+
 /// The committer's thread.
 pub(crate) struct Committer {
     core: Core,
-    store: Box<dyn Store + Send>,
+    backend: Box<dyn Backend>,
     registry: HashMap<ConnId, Arc<Outbox>>,
     /// Who is to be woken when the batch's outputs are queued.
     touched: Vec<Arc<Outbox>>,
@@ -122,12 +155,12 @@ pub(crate) struct Running {
 
 impl Committer {
     /// Starts the thread.
-    pub(crate) fn spawn(core: Core, store: Box<dyn Store + Send>) -> std::io::Result<Running> {
+    pub(crate) fn spawn(core: Core, backend: Box<dyn Backend>) -> std::io::Result<Running> {
         let (events, waiting) = mpsc::channel(MAX_WAITING);
         let (stopped, watcher) = watch::channel(Stopped::No);
         let committer = Self {
             core,
-            store,
+            backend,
             registry: HashMap::new(),
             touched: Vec::new(),
             stopped,
@@ -152,6 +185,10 @@ impl Committer {
             self.gather(&mut batch, &mut waiting);
             self.commit(std::mem::take(&mut batch.inputs));
             batch.held.clear();
+            if std::mem::take(&mut batch.looks) {
+                let found = self.backend.look(&mut self.core);
+                self.commit(found);
+            }
             for question in batch.questions.drain(..) {
                 self.answer(question);
             }
@@ -180,8 +217,10 @@ impl Committer {
     /// Commits a batch and sends what it decided; then tells the core whom that disconnected.
     fn commit(&mut self, mut inputs: Vec<Input>) {
         while !inputs.is_empty() {
-            let outputs = self.core.step(&mut *self.store, now_ms(), inputs);
+            let outputs = self.backend.step(&mut self.core, inputs);
             inputs = self.dispatch(outputs);
+            let rest = self.core.take_unfinished().into_iter();
+            inputs.extend(rest.map(Input::Moved));
         }
     }
 
@@ -267,9 +306,9 @@ impl Committer {
     /// Somebody who has stopped waiting for the answer is no concern.
     fn answer(&mut self, question: Question) {
         match question {
-            Question::Status(reply) => drop(reply.send(self.core.status(&*self.store))),
+            Question::Status(reply) => drop(reply.send(self.backend.status(&self.core))),
             Question::AddClaimToken(hash, reply) => {
-                drop(reply.send(self.core.add_claim_token(&mut *self.store, hash)));
+                drop(reply.send(self.backend.add_claim_token(&mut self.core, hash)));
             }
         }
     }
@@ -302,6 +341,7 @@ impl Drop for Committer {
 #[derive(Default)]
 struct Batch {
     inputs: Vec<Input>,
+    looks: bool,
     held: Vec<(Option<OwnedSemaphorePermit>, Option<OwnedSemaphorePermit>)>,
     questions: Vec<Question>,
 }
@@ -347,6 +387,8 @@ impl Batch {
                     frame,
                 });
             }
+            Event::Moved(moved) => self.inputs.extend(moved.into_iter().map(Input::Moved)),
+            Event::Look => self.looks = true,
             Event::Status(reply) => self.questions.push(Question::Status(reply)),
             Event::AddClaimToken(hash, reply) => {
                 self.questions.push(Question::AddClaimToken(hash, reply));
@@ -369,7 +411,7 @@ fn close_code(reason: CloseReason) -> CloseCode {
     }
 }
 
-fn now_ms() -> u64 {
+pub(crate) fn now_ms() -> u64 {
     match SystemTime::now().duration_since(UNIX_EPOCH) {
         Ok(since) => u64::try_from(since.as_millis()).unwrap_or(u64::MAX),
         Err(_) => {

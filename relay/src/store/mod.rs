@@ -14,6 +14,7 @@ mod frame;
 mod journal_tests;
 mod lock;
 mod mover;
+pub mod postgres;
 mod segments;
 mod table;
 #[cfg(test)]

@@ -6,7 +6,7 @@
 pub mod large;
 pub mod mls;
 pub mod offboard;
-mod organisation;
+pub(crate) mod organisation;
 pub mod relay;
 pub mod report;
 pub mod sample;
@@ -26,13 +26,16 @@ pub use report::{Goal, Report};
 #[derive(Clone, Debug)]
 pub struct Progress {
     start: Instant,
+    is_silent: bool,
     interrupted: Arc<AtomicBool>,
 }
 
 impl Progress {
     /// Says something, with the seconds since the start.
     pub fn say(&self, what: &str) {
-        eprintln!("{:7.1} s  {what}", self.start.elapsed().as_secs_f64());
+        if !self.is_silent {
+            eprintln!("{:7.1} s  {what}", self.start.elapsed().as_secs_f64());
+        }
     }
 
     /// Whether the bench was asked to end, so that it ends what it has started.
@@ -69,8 +72,18 @@ impl Progress {
         });
         Ok(Self {
             start: Instant::now(),
+            is_silent: false,
             interrupted,
         })
+    }
+
+    /// Of something that is no bench: it says nothing and is not interrupted.
+    pub(crate) fn silent() -> Self {
+        Self {
+            start: Instant::now(),
+            is_silent: true,
+            interrupted: Arc::default(),
+        }
     }
 }
 

@@ -29,14 +29,14 @@ const CONNECT: Duration = Duration::from_secs(20);
 
 /// An organisation whose devices are all admitted.
 #[derive(Debug)]
-pub(super) struct Founded {
-    pub(super) org: OrgId,
+pub(crate) struct Founded {
+    pub(crate) org: OrgId,
     /// The directory key's bytes.
-    pub(super) directory: [u8; 32],
+    pub(crate) directory: [u8; 32],
     /// The owner's device first, then one of each other user.
-    pub(super) devices: Vec<DeviceSeed>,
+    pub(crate) devices: Vec<DeviceSeed>,
     /// The newest roster entry.
-    pub(super) head: Head,
+    pub(crate) head: Head,
 }
 
 /// Somebody's keys.
@@ -71,7 +71,7 @@ impl Keys {
 ///
 /// # Errors
 /// When the relay refuses an entry, or is gone.
-pub(super) async fn found(
+pub(crate) async fn found(
     claim: &ClaimLink,
     suite: u16,
     count: usize,

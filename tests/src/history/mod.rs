@@ -9,7 +9,7 @@ mod check;
 pub mod fire;
 mod linear;
 mod reads;
-mod record;
+pub(crate) mod record;
 mod recorder;
 mod rules;
 mod value;

@@ -12,7 +12,7 @@ use mortise_relay::core::layout;
 use super::value::{FinalRecord, Kind, Question, Reply, RosterRow};
 
 /// The question, if it is one that histories hold.
-pub(super) fn question(request: &Request) -> Option<Question> {
+pub(crate) fn question(request: &Request) -> Option<Question> {
     match request {
         Request::Submit(submission) => Some(Question::Append {
             group: submission.group,
@@ -38,7 +38,7 @@ pub(super) fn question(request: &Request) -> Option<Question> {
 }
 
 /// The answer.
-pub(super) fn reply(frame: &RelayToClient) -> Reply {
+pub(crate) fn reply(frame: &RelayToClient) -> Reply {
     let RelayToClient::Response { response, .. } = frame else {
         return Reply::Unknown;
     };
@@ -92,7 +92,7 @@ pub(super) fn final_record(record: &LogRecord) -> FinalRecord {
 ///
 /// # Panics
 /// When the disk does not hold what a relay writes.
-pub(super) fn logs(disk: &impl Reader) -> BTreeMap<GroupId, Vec<FinalRecord>> {
+pub(crate) fn logs(disk: &impl Reader) -> BTreeMap<GroupId, Vec<FinalRecord>> {
     let mut logs: BTreeMap<GroupId, Vec<FinalRecord>> = BTreeMap::new();
     let rows = disk.range(layout::LOG, &[], &[], usize::MAX);
     for (key, row) in rows.expect("the disk reads") {
@@ -111,7 +111,7 @@ pub(super) fn logs(disk: &impl Reader) -> BTreeMap<GroupId, Vec<FinalRecord>> {
 ///
 /// # Panics
 /// When the disk does not hold what a relay writes.
-pub(super) fn roster(disk: &impl Reader, org: OrgId) -> Vec<RosterRow> {
+pub(crate) fn roster(disk: &impl Reader, org: OrgId) -> Vec<RosterRow> {
     let mut roster = Roster::new(org);
     let rows = disk.range(layout::ROSTER, &org.0, &[], usize::MAX);
     let rows = rows.expect("the disk reads").into_iter().map(|(_, row)| {

@@ -7,6 +7,7 @@ mod fixture;
 mod governance;
 mod groups;
 mod membership;
+mod nodes;
 mod orders;
 mod records;
 mod restarts;
