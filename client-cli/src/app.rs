@@ -4,7 +4,6 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use clap::Parser as _;
 use mortise_protocol::engine::{Engine, Event, has_identity};
 use tokio::net::UnixStream;
 use tokio::sync::broadcast;
@@ -28,7 +27,7 @@ const SETTLE: Duration = Duration::from_secs(5);
 /// Runs a command line, without the program's name, and returns the exit code.
 pub async fn run(args: Vec<String>) -> u8 {
     let with_name = std::iter::once("mortise".to_owned()).chain(args.iter().cloned());
-    let cli = match Cli::try_parse_from(with_name) {
+    let cli = match Cli::read(with_name) {
         Ok(cli) => cli,
         Err(error) => return usage(&error, &args).await,
     };
@@ -233,9 +232,9 @@ async fn tell_unasked(cx: &Context, mut events: broadcast::Receiver<Event>) {
             match event {
                 // It was told as it happened.
                 Event::CatchingUp { .. } => {}
-                Event::Alarm(_) | Event::GroupContinued { id: None, .. } => {
-                    cx.out.note(&text).await
-                }
+                Event::Alarm(_)
+                | Event::NumberChanged { .. }
+                | Event::GroupContinued { id: None, .. } => cx.out.note(&text).await,
                 _ => {
                     cx.out
                         .note(&format!("from an earlier command: {text}"))

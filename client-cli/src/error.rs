@@ -51,6 +51,12 @@ pub enum CliError {
         /// Which.
         dir: PathBuf,
     },
+    /// Its rows have a layout that this program does not read.
+    #[error("the profile is of another version of mortise: {reason}")]
+    OtherVersion {
+        /// Which layouts.
+        reason: String,
+    },
     /// A file of the user's or of the profile cannot be read or written.
     #[error("cannot {doing} {}: {source}", .path.display())]
     File {

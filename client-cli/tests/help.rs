@@ -2,8 +2,7 @@
 //!
 //! `UPDATE_SNAPSHOTS=1 cargo test -p mortise-cli --test help` writes the file anew.
 
-use clap::CommandFactory as _;
-use mortise_client::commands::Cli;
+use mortise_client::commands::command;
 
 const SNAPSHOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/snapshots/help.txt");
 
@@ -26,7 +25,7 @@ fn render(command: &mut clap::Command, path: &str, out: &mut String) {
 }
 
 fn rendered() -> String {
-    let mut command = Cli::command().term_width(100);
+    let mut command = command().term_width(100);
     command.build();
     let mut out = String::new();
     render(&mut command, "mortise", &mut out);
@@ -57,7 +56,7 @@ fn every_command_has_an_example() {
         assert!(help.contains("Examples:\n  "), "{name} has no examples");
         command.get_subcommands_mut().for_each(check);
     }
-    let mut command = Cli::command();
+    let mut command = command();
     command.build();
     check(&mut command);
 }

@@ -212,8 +212,8 @@ impl Room {
                 self.is_silent_towards_the_relay(name);
                 Outcome::RosterFork
             }
-            Some(Alarm::BadRosterEntry { reason }) => {
-                assert!(!reason.is_empty(), "{name}");
+            Some(Alarm::BadRosterEntry { seq, reason }) => {
+                assert!(!reason.is_empty() && *seq > RosterSeq(0), "{name}");
                 self.is_silent_towards_the_relay(name);
                 Outcome::BadRosterEntry
             }

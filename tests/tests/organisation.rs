@@ -417,6 +417,47 @@ fn the_organisation_is_recovered() {
     no_alarms(&world);
 }
 
+/// REQ-103: the names of those who do not come back are sealed again by an administrator's device, but for the owners',
+/// and never in the place of a newer one.
+#[test]
+fn a_recovered_owner_reads_the_names_of_those_who_are_away() {
+    let (mut world, all) = people(&["Ann", "Bob", "Cy", "Dot"]);
+    let [ann, bob, cy, dot] = all[..] else {
+        panic!("four people")
+    };
+    let user = world.people[bob.0].user();
+    let role = Role::Admin;
+    does(&mut world, ann, CommandKind::SetRole { user, role });
+    let root = world.people[ann.0].root.as_ref().expect("the root key");
+    let root = SigningKey::from_seed(&root.dangerous_seed());
+    let org = world.people[ann.0].engine().org();
+    for who in [ann, cy, dot] {
+        world.put_to_sleep(who);
+    }
+    let zoe = world.recover("Zoe", org, root);
+    world.run_until(world.now_ms + 60_000);
+    assert_eq!(name(&world, zoe, bob).as_deref(), Some("Bob"));
+    assert_eq!(name(&world, zoe, cy), None, "it is left to Cy");
+    // Dot comes back in time, and changes the name.
+    world.wake(dot);
+    let kind = rename(&world, dot, "Dorothy");
+    does(&mut world, dot, kind);
+    world.run_until(world.now_ms + 1_300_000);
+    assert_eq!(name(&world, zoe, cy).as_deref(), Some("Cy"));
+    assert_eq!(name(&world, zoe, dot).as_deref(), Some("Dorothy"));
+    assert_eq!(
+        name(&world, zoe, ann),
+        None,
+        "an admin does not rename an owner"
+    );
+    let entries = world.people[bob.0].engine().roster().head().seq;
+    world.wake(cy);
+    world.settle();
+    let head = world.people[bob.0].engine().roster().head().seq;
+    assert_eq!(head, entries, "Cy has nothing left to do");
+    no_alarms(&world);
+}
+
 /// Runs until the relay has had another roster entry from somebody.
 fn until_appended(world: &mut World) {
     let count = |world: &World| world.counts.get("roster appends").copied().unwrap_or(0);

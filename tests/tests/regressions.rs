@@ -1,5 +1,9 @@
 //! What the simulation has found once, each as a story of its own.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use mortise_protocol::engine::{
     CommandError, CommandKind, Event, GroupStatusView, Input, Output, PinChoice,
 };
@@ -484,4 +488,221 @@ fn who_asks_to_be_let_in_anew_mends_the_group() {
     assert_eq!(world.view(bob, successor).members.len(), 2);
     let told = &world.people[ann.0].events;
     assert!(told.contains(&Event::Done { id: asked }));
+}
+
+/// Passes on to one member alone that a device asks to be let in anew.
+struct TellsOne(PersonId);
+
+impl Liar for TellsOne {
+    fn answer(&mut self, to: PersonId, frame: &mut RelayToClient) -> bool {
+        let is_question = matches!(frame, RelayToClient::Push(Push::ResyncAsked { .. }));
+        to == self.0 || !is_question
+    }
+}
+
+/// A member had left the answer to others; meanwhile the device was removed and added again, and was then let in anew
+/// all the same. (`./x sim --seed 858`)
+#[test]
+fn a_question_ends_with_the_membership() {
+    for seed in 1..=5 {
+        let names = ["Ann", "Bob", "Cy", "Dot", "Eve", "Fay"];
+        let (mut world, people) = World::with_people(seed, SUITE_CLASSICAL, &names);
+        let (ann, bob, cy) = (people[0], people[1], people[2]);
+        let group = world.group(ann, &people[1..]);
+        world.liar = Some(Box::new(TellsOne(bob)));
+        world.command(cy, CommandKind::ResyncGroup { group });
+        let user = world.people[cy.0].user();
+        world.command(ann, CommandKind::RemoveMember { group, user });
+        let users = vec![user];
+        world.command(ann, CommandKind::AddMembers { group, users });
+        world.settle();
+        let length = world.log(group).len();
+        let until = world.now_ms + 10_000;
+        world.run_until(until);
+        assert_eq!(world.log(group).len(), length, "seed {seed}");
+        assert_eq!(world.view(cy, group).status, GroupStatusView::Active);
+        no_alarms(&world);
+    }
+}
+
+/// Holds an empty inbox back until there is something in it.
+struct HoldsInbox {
+    of: PersonId,
+    held: Option<RelayToClient>,
+    comes: bool,
+}
+
+impl Liar for HoldsInbox {
+    fn answer(&mut self, to: PersonId, frame: &mut RelayToClient) -> bool {
+        match frame {
+            RelayToClient::Response {
+                response: Response::Inbox { items, .. },
+                ..
+            } if to == self.of && items.is_empty() && !self.comes => {
+                self.held = Some(frame.clone());
+                false
+            }
+            RelayToClient::Push(Push::InboxWaiting) if to == self.of && self.held.is_some() => {
+                self.comes = true;
+                true
+            }
+            _ => true,
+        }
+    }
+
+    fn afterwards(&mut self) -> Vec<RelayToClient> {
+        let comes = self.comes;
+        self.held.take_if(|_| comes).into_iter().collect()
+    }
+}
+
+/// REQ-430: a Welcome came while the answer to the question before it was on its way: the device took that for the newest word, and
+/// did not join before its next connection. (`./x sim --seed 824`)
+#[test]
+fn a_welcome_that_overtakes_an_answer_is_fetched() {
+    let (mut world, people) = World::with_people(1, SUITE_CLASSICAL, &["Ann", "Bob"]);
+    let (ann, bob) = (people[0], people[1]);
+    world.liar = Some(Box::new(HoldsInbox {
+        of: bob,
+        held: None,
+        comes: false,
+    }));
+    let members = vec![world.people[bob.0].user()];
+    for name in ["one", "two"] {
+        let (name, members) = (name.to_owned(), members.clone());
+        world.command(ann, CommandKind::CreateGroup { name, members });
+        let until = world.now_ms + 1_000;
+        world.run_until(until);
+    }
+    let groups = world.people[bob.0].engine_mut().groups().expect("groups");
+    assert_eq!(groups.len(), 2);
+}
+
+/// A relay that fails at whatever only reads, but for Hello.
+#[derive(Default)]
+struct FailsToRead {
+    asked: BTreeSet<(PersonId, RequestId)>,
+    count: Arc<AtomicUsize>,
+}
+
+impl Liar for FailsToRead {
+    fn question(&mut self, from: PersonId, frame: &mut ClientToRelay) -> bool {
+        let reads = matches!(
+            frame.request,
+            Request::FetchRoster { .. }
+                | Request::FetchInbox { .. }
+                | Request::FetchSlots
+                | Request::FetchSlotless
+                | Request::FetchCheckpoints
+        );
+        if reads {
+            self.asked.insert((from, frame.id));
+            self.count.fetch_add(1, Ordering::Relaxed);
+        }
+        true
+    }
+
+    fn answer(&mut self, to: PersonId, frame: &mut RelayToClient) -> bool {
+        if let RelayToClient::Response { id, response } = frame
+            && self.asked.remove(&(to, *id))
+        {
+            *response = Response::Refused(Refusal::Storage);
+        }
+        true
+    }
+}
+
+/// REQ-430: what a relay could not read at once is asked for again on the same connection, and not as fast as the line
+/// allows.
+#[test]
+fn a_relay_that_cannot_read_is_asked_again_in_peace() {
+    let (mut world, people) = World::with_people(1, SUITE_CLASSICAL, &["Ann", "Bob"]);
+    let (ann, bob) = (people[0], people[1]);
+    world.put_to_sleep(bob);
+    let group = world.group(ann, &[bob]);
+    let user = world.people[bob.0].user();
+    let role = Role::Supervisor;
+    world.command(ann, CommandKind::SetRole { user, role });
+    world.say(ann, group, "hello");
+    world.settle();
+    world.put_to_sleep(ann);
+    // What Ann has stated is old when she comes back.
+    let until = world.now_ms + 900_000;
+    world.run_until(until);
+    let liar = FailsToRead::default();
+    let count = Arc::clone(&liar.count);
+    world.liar = Some(Box::new(liar));
+    world.wake(ann);
+    world.wake(bob);
+    let until = world.now_ms + 20_000;
+    world.run_until(until);
+    let asked = count.load(Ordering::Relaxed);
+    assert!((10..100).contains(&asked), "{asked} questions in 20 s");
+    let connections = world.counts["connections"];
+    world.liar = None;
+    let until = world.now_ms + 5_000;
+    world.run_until(until);
+    assert_eq!(
+        world.counts["connections"], connections,
+        "on the same lines"
+    );
+    assert_eq!(world.texts(bob, group), ["hello"]);
+    let age = world.people[ann.0].engine().checkpoint_age_ms(world.now_ms);
+    assert!(age.is_some_and(|age| age < 30_000), "{age:?}");
+    no_alarms(&world);
+}
+
+/// REQ-065, REQ-173: nobody can attest in a group that was closed, and every later order showed it as sealed for ever.
+#[test]
+fn a_closed_group_is_not_sealed() {
+    let (mut world, people) = World::with_people(1, SUITE_CLASSICAL, &["Ann", "Bob", "Cy", "Dot"]);
+    let [ann, bob, cy, dot] = people[..] else {
+        panic!("four people")
+    };
+    let group = world.group(bob, &[cy]);
+    let first = world.remove(ann, dot);
+    assert_eq!(
+        state_of(&mut world, ann, first, group),
+        Some(GroupState::Clean)
+    );
+    world.command(ann, CommandKind::CloseGroup { group });
+    world.settle();
+    let second = world.remove(ann, cy);
+    assert_eq!(state_of(&mut world, ann, second, group), None);
+    // What was attested before stays.
+    assert_eq!(
+        state_of(&mut world, ann, first, group),
+        Some(GroupState::Clean)
+    );
+    no_alarms(&world);
+}
+
+/// A device that had been removed and added again while it was away asked to be let in anew before it read so; it was
+/// taken out a second time. (`./x sim --seed 1879`)
+#[test]
+fn who_has_a_welcome_waiting_does_not_ask() {
+    let (mut world, people) = World::with_people(1, SUITE_CLASSICAL, &["Ann", "Bob", "Cy"]);
+    let (ann, bob, cy) = (people[0], people[1], people[2]);
+    let group = world.group(ann, &[bob, cy]);
+    world.put_to_sleep(cy);
+    let id = world.command(cy, CommandKind::ResyncGroup { group });
+    let user = world.people[cy.0].user();
+    world.command(ann, CommandKind::RemoveMember { group, user });
+    world.settle();
+    let users = vec![user];
+    world.command(ann, CommandKind::AddMembers { group, users });
+    world.settle();
+    let length = world.log(group).len();
+    world.wake(cy);
+    let until = world.now_ms + 10_000;
+    world.run_until(until);
+    assert_eq!(world.log(group).len(), length);
+    assert_eq!(world.view(cy, group).status, GroupStatusView::Active);
+    let error = CommandError::NotAMember;
+    let failed = Event::Failed { id, error };
+    assert!(
+        world.people[cy.0].events.contains(&failed),
+        "and is told so"
+    );
+    no_alarms(&world);
 }

@@ -450,6 +450,33 @@ fn a_wrong_clock_is_told_and_wedges_nothing() {
     assert_eq!(room.world.texts(ann, room.group), ["still here"; 3]);
 }
 
+/// REQ-159, REQ-156: with a clock that is wrong by a year nobody is asked to let the device in anew, since the others could
+/// not use its KeyPackage; when the clock is right again, it is.
+#[test]
+fn a_wrong_clock_asks_for_no_resync() {
+    const YEAR_MS: i64 = 365 * 24 * 3_600_000;
+    for (seed, skew_ms) in [(38, YEAR_MS), (39, -YEAR_MS)] {
+        let mut room = garbled(seed);
+        let (ann, victim, group) = (room.members[0], room.members[2], room.group);
+        room.world.disconnect(victim);
+        room.world.people[victim.0].skew_ms = skew_ms;
+        room.world
+            .command(victim, CommandKind::ResyncGroup { group });
+        let before = room.world.log(group).len();
+        room.world.run_until(room.world.now_ms + 30_000);
+        assert_eq!(room.world.log(group).len(), before);
+        let told = |a: &Alarm| matches!(a, Alarm::Clock { .. });
+        assert!(room.world.alarms(victim).any(told));
+        room.world.disconnect(victim);
+        room.world.people[victim.0].skew_ms = 0;
+        room.world.run_until(room.world.now_ms + 30_000);
+        let view = room.world.view(victim, group);
+        assert_eq!(view.status, GroupStatusView::Active, "seed {seed}");
+        let theirs = room.world.view(ann, group).epoch_authenticator;
+        assert_eq!(view.epoch_authenticator, theirs);
+    }
+}
+
 /// REQ-160: who was away for long is told how far it has come, and reads everything.
 #[test]
 fn a_long_way_is_told() {
@@ -468,4 +495,70 @@ fn a_long_way_is_told() {
     let told = room.world.people[bob.0].events.iter();
     let told = told.filter(|e| matches!(e, Event::CatchingUp { done, total, .. } if done < total));
     assert!((1..=4).contains(&told.count()));
+}
+
+/// A group whose fourth member came in by a commit that the relay garbled for the third, who is stopped since.
+fn garbled(seed: u64) -> Room {
+    let mut room = room(seed, SUITE_CLASSICAL, 3);
+    let victim = room.members[2];
+    room.world.liar = Some(Box::new(Garbles { victim, at: None }));
+    let users = vec![room.world.people[room.outsider.0].user()];
+    let (ann, group) = (room.members[0], room.group);
+    room.world
+        .command(ann, CommandKind::AddMembers { group, users });
+    room.world.run_until(room.world.now_ms + REPAIR_MS);
+    let status = room.world.view(victim, group).status;
+    assert!(matches!(status, GroupStatusView::Stopped(_)), "{status:?}");
+    room.world.people[victim.0].events.clear();
+    room
+}
+
+fn refused(world: &World, who: PersonId) -> usize {
+    world
+        .alarms(who)
+        .filter(|a| matches!(a, Alarm::Refused { .. }))
+        .count()
+}
+
+/// REQ-157: who came after the asker's last epoch leaves the answer to those whom the asker knows.
+#[test]
+fn a_resync_is_answered_by_whom_the_asker_knows() {
+    for seed in 31..=36 {
+        let mut room = garbled(seed);
+        let (bob, victim) = (room.members[1], room.members[2]);
+        let (ann, group) = (room.members[0], room.group);
+        room.world.put_to_sleep(ann);
+        room.world
+            .command(victim, CommandKind::ResyncGroup { group });
+        room.world.run_until(room.world.now_ms + REPAIR_MS);
+        assert_eq!(refused(&room.world, victim), 0, "seed {seed}");
+        let view = room.world.view(victim, group);
+        assert_eq!(view.status, GroupStatusView::Active);
+        let theirs = room.world.view(bob, group).epoch_authenticator;
+        assert_eq!(view.epoch_authenticator, theirs);
+    }
+}
+
+/// REQ-158: where nobody is left whom the asker knows, it asks ever more rarely: each answer costs the group a commit.
+#[test]
+fn a_resync_that_cannot_be_answered_is_no_storm() {
+    let mut room = garbled(37);
+    let (ann, bob, victim) = (room.members[0], room.members[1], room.members[2]);
+    let group = room.group;
+    let user = room.world.people[bob.0].user();
+    room.world
+        .command(ann, CommandKind::RemoveMember { group, user });
+    room.world.settle();
+    room.world.command(ann, CommandKind::LeaveGroup { group });
+    room.world.settle();
+    assert_eq!(room.world.view(ann, group).status, GroupStatusView::Removed);
+    let before = room.world.log(group).len();
+    room.world
+        .command(victim, CommandKind::ResyncGroup { group });
+    room.world.run_until(room.world.now_ms + 300_000);
+    let answers = room.world.log(group).len() - before;
+    assert!((1..=8).contains(&answers), "{answers} answers");
+    assert_eq!(refused(&room.world, victim), answers);
+    let status = room.world.view(victim, group).status;
+    assert!(matches!(status, GroupStatusView::Stopped(_)), "{status:?}");
 }

@@ -1,7 +1,9 @@
 //! What honest devices do when the relay or a member does not keep to the rules; and what they do on their own.
 
+use std::sync::{Arc, Mutex};
+
 use mortise_protocol::engine::{
-    Alarm, CommandKind, Event, GroupStatusView, HistoryKind, Input, Output,
+    Alarm, CommandError, CommandKind, Event, GroupStatusView, HistoryKind, Input, Output,
 };
 use mortise_protocol::group::{SUITE_CLASSICAL, Violation};
 use mortise_protocol::identity::{
@@ -12,9 +14,10 @@ use mortise_protocol::store::Reader as _;
 use mortise_protocol::wire::aad::PrivateHeader;
 use mortise_protocol::wire::log::{Attestation, AttestationStatement, CommitEntry, Verdict};
 use mortise_protocol::wire::{
-    ConnectionBinding, LogRecord, Push, RecordBody, RelayToClient, Request, Response,
+    ClientToRelay, ConnectionBinding, LogRecord, Push, RecordBody, RelayToClient, Request,
+    Response, Submission,
 };
-use mortise_tests::world::{PersonId, World};
+use mortise_tests::world::{Liar, PersonId, World};
 
 /// A room of three; the fourth is in the organisation only.
 struct Room {
@@ -315,6 +318,47 @@ fn a_fence_that_an_order_raised_is_missed() {
     );
 }
 
+/// Keeps what somebody submits from the relay.
+struct Swallows(PersonId, Arc<Mutex<Option<Submission>>>);
+
+impl Liar for Swallows {
+    fn question(&mut self, from: PersonId, frame: &mut ClientToRelay) -> bool {
+        match &frame.request {
+            Request::Submit(submission) if from == self.0 => {
+                *self.1.lock().expect("not poisoned") = Some(submission.clone());
+                false
+            }
+            _ => true,
+        }
+    }
+}
+
+/// REQ-061, REQ-102: what a relay lets into a group after it was closed is refused, though its sender had not heard of that.
+#[test]
+fn nothing_comes_after_a_group_is_closed() {
+    let mut room = room();
+    let (ann, bob, cy) = (room.people[0], room.people[1], room.people[2]);
+    let swallowed = Arc::default();
+    room.world.liar = Some(Box::new(Swallows(bob, Arc::clone(&swallowed))));
+    room.world.say(bob, room.group, "late");
+    let until = room.world.now_ms + 1_000;
+    room.world.run_until(until);
+    room.world.put_to_sleep(bob);
+    let group = room.group;
+    room.world.command(ann, CommandKind::CloseGroup { group });
+    room.world.settle();
+    assert_eq!(room.world.view(cy, group).status, GroupStatusView::Closed);
+    let late = swallowed.lock().expect("not poisoned").take();
+    let last = room.world.log(group).last().expect("a record").clone();
+    let forged = LogRecord {
+        seq: last.seq.next(),
+        payload: late.expect("a submission").payload,
+        ..last
+    };
+    room.refuses(cy, forged, Violation::GroupClosed);
+    assert_eq!(room.world.texts(cy, group), ["one"]);
+}
+
 /// REQ-064: a statement about another entry, or without both signatures, is refused by name.
 #[test]
 fn an_attestation_that_does_not_hold_is_refused() {
@@ -335,7 +379,11 @@ fn a_record_after_the_closing_entry_is_refused() {
     let mut room = room();
     let (ann, cy) = (room.people[0], room.people[2]);
     let group = room.group;
+    // Who was away has not been told where the log ended.
+    room.world.put_to_sleep(cy);
     room.world.command(ann, CommandKind::CloseGroup { group });
+    room.world.settle();
+    room.world.wake(cy);
     room.world.settle();
     let closed = room.world.people[cy.0].engine().roster().head().seq;
     let early = room.attested_at(ann, cy, RosterSeq(closed.0 - 1));
@@ -542,6 +590,44 @@ fn safety_numbers_agree() {
     };
     assert_eq!(number(people[0], people[1]), number(people[1], people[0]));
     assert_ne!(number(people[0], people[1]), number(people[0], people[2]));
+}
+
+/// REQ-018: who has compared a number is told, once, when it is another one; what is compared again counts anew.
+#[test]
+fn a_number_that_was_compared_is_watched() {
+    let (mut world, people) = World::with_people(8, SUITE_CLASSICAL, &["Ann", "Bob", "Cy"]);
+    let [ann, bob, cy] = people[..] else {
+        panic!("three people")
+    };
+    let user = world.people[bob.0].user();
+    let changed = |world: &World| {
+        let told = world.people[ann.0].events.iter();
+        told.filter(|e| **e == Event::NumberChanged { user })
+            .count()
+    };
+    let compared = |world: &World| {
+        let engine = world.people[ann.0].engine();
+        engine.compared(user).expect("a store").map(|c| c.changed)
+    };
+    assert_eq!(compared(&world), None);
+    let id = world.command(ann, CommandKind::MarkCompared { user });
+    world.settle();
+    assert!(world.people[ann.0].events.contains(&Event::Done { id }));
+    world.add_device(cy, "Cy's other");
+    assert_eq!((compared(&world), changed(&world)), (Some(false), 0));
+    world.restart_person(ann);
+    world.add_device(bob, "Bob's other");
+    world.add_device(bob, "Bob's third");
+    assert_eq!((compared(&world), changed(&world)), (Some(true), 1));
+    world.command(ann, CommandKind::MarkCompared { user });
+    world.settle();
+    assert_eq!(compared(&world), Some(false));
+    let me = world.people[ann.0].user();
+    let id = world.command(ann, CommandKind::MarkCompared { user: me });
+    world.settle();
+    let error = CommandError::UnknownUser;
+    let failed = Event::Failed { id, error };
+    assert!(world.people[ann.0].events.contains(&failed));
 }
 
 /// REQ-045, REQ-060, REQ-084: every message names a roster at or after the fence that its record carries.

@@ -76,6 +76,15 @@ impl Invite {
         cx.sync().await?;
         let expires_at_ms = expiry(self.expires);
         let pin = self.pin.into();
+        if let Some(name) = &self.name
+            && cx.names().await?.find_user(name).is_ok()
+        {
+            cx.out
+                .note(&format!(
+                    "there is a user called {name} already; a new link for them is `mortise invite --again {name}`"
+                ))
+                .await;
+        }
         let kind = match (self.name, self.again) {
             (Some(name), _) => CommandKind::InviteUser {
                 name,

@@ -247,6 +247,10 @@ pub(crate) async fn unasked(
             group_name: names.group(*group),
         }),
         Event::Failed { error, .. } => Some(Report::error(&error.clone().into())),
+        Event::NumberChanged { user } => Some(Report::NumberChanged {
+            user: user.to_string(),
+            name: names.user(*user),
+        }),
         Event::Alarm(alarm) => Some(alarm_report(alarm)),
         _ => None,
     })
@@ -258,7 +262,7 @@ fn alarm_report(alarm: &Alarm) -> Report {
             group, seq, device, ..
         } => ("refused", Some(*group), Some(seq.0), *device),
         Alarm::RosterFork { seq } => ("roster_fork", None, Some(seq.0), None),
-        Alarm::BadRosterEntry { .. } => ("bad_roster_entry", None, None, None),
+        Alarm::BadRosterEntry { seq, .. } => ("bad_roster_entry", None, Some(seq.0), None),
         Alarm::FalseAttestation {
             group,
             device,

@@ -5,6 +5,7 @@
 mod certificate;
 mod context;
 mod devices;
+mod exits;
 mod group;
 mod invite;
 mod join;
@@ -29,10 +30,11 @@ mod whoami;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, FromArgMatches as _, Parser, Subcommand};
 
 pub(crate) use self::context::read_process_stdin;
 pub use self::context::{Context, Stdin};
+pub use self::exits::command;
 pub(crate) use self::listen::{Watch, unasked};
 use crate::error::CliError;
 use crate::exit::Exit;
@@ -63,6 +65,18 @@ pub struct Cli {
     /// What to do.
     #[command(subcommand)]
     pub verb: Verb,
+}
+
+impl Cli {
+    /// Reads a command line, the program's name first.
+    ///
+    /// # Errors
+    /// What clap says of it; help and version too.
+    pub fn read(args: impl IntoIterator<Item = String>) -> Result<Self, clap::Error> {
+        let mut command = command();
+        let matches = command.try_get_matches_from_mut(args)?;
+        Self::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
+    }
 }
 
 /// Options that every verb takes.

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
 use mortise_protocol::engine::{CommandKind, Event};
-use mortise_protocol::roster::{OrgPolicy, Staleness};
+use mortise_protocol::roster::{
+    MAX_STALENESS_LIMIT_MS, MIN_STALENESS_LIMIT_MS, OrgPolicy, Staleness,
+};
 
 use super::{Context, values};
 use crate::error::CliError;
@@ -103,6 +105,15 @@ async fn stored(cx: &Context) -> Result<Option<OrgPolicy>, CliError> {
 
 impl Set {
     async fn run(self, cx: &Context) -> Result<(), CliError> {
+        let bounds = MIN_STALENESS_LIMIT_MS..=MAX_STALENESS_LIMIT_MS;
+        if self
+            .limit_ms()
+            .is_some_and(|limit| !bounds.contains(&limit))
+        {
+            return Err(CliError::Usage {
+                what: "--staleness-limit must be at least 20 minutes and at most 365 days".into(),
+            });
+        }
         cx.sync().await?;
         let mut policy = stored(cx).await?.ok_or_else(|| CliError::NotNow {
             what: "the organisation's roster has not arrived yet".into(),
@@ -132,9 +143,14 @@ impl Set {
                 StalenessRule::Block => Staleness::Block,
             };
         }
-        if let Some(limit) = self.staleness_limit {
-            policy.staleness_limit_ms = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
+        if let Some(limit_ms) = self.limit_ms() {
+            policy.staleness_limit_ms = limit_ms;
         }
+    }
+
+    fn limit_ms(&self) -> Option<u64> {
+        let limit = self.staleness_limit?;
+        Some(u64::try_from(limit.as_millis()).unwrap_or(u64::MAX))
     }
 }
 

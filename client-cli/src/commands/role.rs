@@ -30,13 +30,20 @@ impl Role {
         let names = cx.names().await?;
         let user = names.find_user(&self.user)?;
         let role = self.role;
-        let kind = CommandKind::SetRole { user, role };
-        // A demotion is an order, and answered like one.
-        cx.carry_out("the change of role", kind, |event| match event {
-            Event::Done { .. } | Event::Ordered { .. } => Some(()),
-            _ => None,
-        })
-        .await?;
+        let present = cx
+            .session
+            .query(move |engine| engine.roster().role(user))
+            .await?;
+        // What is so already needs no entry that says it again.
+        if present != Some(role) {
+            let kind = CommandKind::SetRole { user, role };
+            // A demotion is an order, and answered like one.
+            cx.carry_out("the change of role", kind, |event| match event {
+                Event::Done { .. } | Event::Ordered { .. } => Some(()),
+                _ => None,
+            })
+            .await?;
+        }
         let report = Report::RoleSet {
             user: user.to_string(),
             name: names.user(user),

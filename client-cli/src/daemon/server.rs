@@ -4,7 +4,6 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use clap::Parser as _;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
@@ -93,7 +92,7 @@ async fn run(request: Request, session: Arc<Session>, lines: mpsc::Sender<Line>)
         return Exit::Daemon;
     }
     let args = std::iter::once("mortise".to_owned()).chain(request.args);
-    let cli = match Cli::try_parse_from(args) {
+    let cli = match Cli::read(args) {
         Ok(cli) => cli,
         Err(error) => {
             plain.note(&error.to_string()).await;

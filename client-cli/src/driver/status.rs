@@ -52,6 +52,8 @@ pub enum Fault {
     Corrupt(String),
     /// The disk fails.
     Disk(String),
+    /// Another version has written the store.
+    OtherVersion(String),
     /// A bug, or something that the engine did not expect of its own store.
     Other(String),
 }
@@ -60,6 +62,7 @@ impl Fault {
     /// What the engine's error means for whoever waits.
     pub(super) fn of(error: &EngineError) -> Self {
         match error {
+            EngineError::OtherSchema { .. } => Self::OtherVersion(error.to_string()),
             EngineError::Damaged { row } => Self::Corrupt(format!("{row} does not read")),
             EngineError::Store(StoreError::Full) => Self::Full,
             EngineError::Store(StoreError::Backend { reason }) => Self::Disk(reason.clone()),
@@ -78,6 +81,7 @@ impl From<Fault> for CliError {
                 reason,
             },
             Fault::Disk(reason) => Self::Disk { reason },
+            Fault::OtherVersion(reason) => Self::OtherVersion { reason },
             Fault::Other(reason) => Self::Internal(reason),
         }
     }
@@ -164,5 +168,7 @@ mod tests {
         assert_eq!(exit(StoreError::Corrupt { reason }.into()), Exit::Corrupt);
         assert_eq!(exit(EngineError::Damaged { row: "x" }), Exit::Corrupt);
         assert_eq!(exit(EngineError::Bug("x")), Exit::Internal);
+        let other = EngineError::OtherSchema { found: 0, known: 1 };
+        assert_eq!(exit(other), Exit::Profile);
     }
 }

@@ -19,6 +19,8 @@ pub(super) fn row(error: &CliError) -> (Exit, &'static str) {
         E::ProfileUnfinished { .. } => (Exit::Profile,
             "run `mortise join` (or `mortise org create`) with the same link again"),
         E::ProfileLocked { .. } => (Exit::Profile, "wait for it to end, or stop it; then try again"),
+        E::OtherVersion { .. } => (Exit::Profile,
+            "use the mortise that wrote it; or revoke this device from another one and join again with a fresh invitation"),
         E::File { .. } => (Exit::Profile, "check that the path exists and that you may use it"),
         E::FileExists { .. } => (Exit::Profile,
             "name another file, or move that one away; the key of a founding that was interrupted is worth nothing"),

@@ -47,6 +47,12 @@ pub enum Report {
         user: String,
         name: Option<String>,
         number: String,
+        compared_at_ms: Option<u64>,
+        changed: bool,
+    },
+    NumberChanged {
+        user: String,
+        name: Option<String>,
     },
     RosterEntry {
         seq: u64,

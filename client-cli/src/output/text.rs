@@ -41,8 +41,23 @@ impl Report {
             Self::User(user) => user.text(),
             Self::Device(device) => device.text(),
             Self::Whoami(me) => me.text(),
-            Self::SafetyNumber { user, name, number } => format!(
-                "{}\n{number}\nCompare it with the number on their screen, over a call or in person.",
+            Self::SafetyNumber {
+                user,
+                name,
+                number,
+                compared_at_ms,
+                changed,
+            } => {
+                let whose = named(user, name.as_deref());
+                let said = match compared_at_ms.map(utc) {
+                    Some(at) if *changed => format!("It has CHANGED since you compared it, {at}: compare it again, and say so with --compared."),
+                    Some(at) => format!("You have compared it, {at}."),
+                    None => "Compare it with the number on their screen, over a call or in person; then say so with --compared.".into(),
+                };
+                format!("{whose}\n{number}\n{said}")
+            }
+            Self::NumberChanged { user, name } => format!(
+                "! the safety number of {} has changed: one of you has another device; compare it again with `mortise verify`",
                 named(user, name.as_deref())
             ),
             Self::RosterEntry {

@@ -185,6 +185,11 @@ pub enum CommandKind {
         /// Which.
         invitation: InvitationId,
     },
+    /// Remembers that the present safety number was compared with a user; answered by [`Event::Done`].
+    MarkCompared {
+        /// With whom.
+        user: UserId,
+    },
     /// Asks the relay how every group stands with regard to an order; answered by [`Event::OrderStatus`].
     OrderStatus {
         /// The order.
@@ -226,6 +231,11 @@ pub enum Event {
     },
     /// The organisation's names can be read now, or again.
     DirectoryOpened,
+    /// The safety number that was compared with a user is another one now (REQ-018).
+    NumberChanged {
+        /// With whom.
+        user: UserId,
+    },
     /// This device is in a new group.
     Joined {
         /// The group.
@@ -510,8 +520,10 @@ pub enum Alarm {
         seq: RosterSeq,
     },
     /// A roster entry that breaks the rules was served.
-    #[error("the relay served a roster entry that breaks the rules: {reason}")]
+    #[error("the relay served a roster entry that breaks the rules, at {seq}: {reason}")]
     BadRosterEntry {
+        /// The place that it claims; the next one, if it does not decode.
+        seq: RosterSeq,
         /// The named rule.
         reason: String,
     },

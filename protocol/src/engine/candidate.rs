@@ -231,6 +231,7 @@ impl State {
             rows::HISTORY,
             rows::ORDERS,
             rows::LOG_HASHES,
+            rows::EPOCHS,
             rows::LEAF_S,
             GROUPS,
         ] {

@@ -10,7 +10,7 @@ use crate::roster::{
     Checkpoint, CheckpointFault, EntrySigner, MAX_ISSUE_SKEW_MS, Op, Role, SignedEntry, Staleness,
 };
 use crate::store::Tx;
-use crate::wire::{Request, limits};
+use crate::wire::{Refusal, Request, limits};
 
 const FRESH: &[u8] = b"fresh";
 /// Devices that are due at the same time sign within this span, so that one statement is mostly enough; ms.
@@ -151,7 +151,8 @@ impl State {
         if link.relay_head.max(link.need_roster) > head {
             return;
         }
-        if std::mem::take(&mut link.checkpoints_waiting) {
+        let may = link.may_ask(&Asked::FetchCheckpoints);
+        if may && std::mem::take(&mut link.checkpoints_waiting) {
             self.ask(Asked::FetchCheckpoints, Request::FetchCheckpoints);
             return;
         }
@@ -162,6 +163,13 @@ impl State {
             self.sign_when_due();
         } else {
             self.warn_when_stale();
+        }
+    }
+
+    /// The relay has not taken this device's statement: it may have another by now, or room.
+    pub(super) fn handle_checkpoint_refused(&mut self, refusal: &Refusal) {
+        if matches!(refusal, Refusal::Storage) {
+            self.fresh.sign_at = Some(self.now_ms + SPREAD_MS);
         }
     }
 

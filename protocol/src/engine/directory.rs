@@ -32,6 +32,8 @@ pub(super) struct Directory {
     pub(super) rotate_at: Option<u64>,
     /// When this device asks who lacks a slot, ms since 1970.
     pub(super) fill_at: Option<u64>,
+    /// When this device seals the names of others that a recovery has cut off, ms since 1970.
+    pub(super) names_at: Option<u64>,
 }
 
 impl Directory {
@@ -96,7 +98,7 @@ impl State {
         self.open_name(user, &record.profile)
     }
 
-    fn open_name(&self, user: UserId, profile: &SealedProfile) -> Option<String> {
+    pub(super) fn open_name(&self, user: UserId, profile: &SealedProfile) -> Option<String> {
         self.directory_key(profile.generation()?)?
             .open_profile(self.identity.org, user, profile)
             .ok()
@@ -280,7 +282,7 @@ impl State {
     /// Does what is due: a key that an order did not bring, a name that nobody can open, slots that are missing.
     pub(super) fn pump_directory(&mut self, tx: &Tx<'_>) -> Result<(), EngineError> {
         self.owe_rotation(tx)?;
-        self.owe_own_name(tx)?;
+        self.owe_names(tx)?;
         let now = self.now_ms;
         let due = self.directory.fill_at.is_some_and(|at| at <= now);
         let head = self.roster.head().seq;
@@ -288,7 +290,9 @@ impl State {
         let Some(link) = self.online().filter(|link| link.relay_head <= head) else {
             return Ok(());
         };
-        if holds && (due || std::mem::take(&mut link.fill_waiting)) {
+        let may = holds && link.may_ask(&Asked::FetchSlotless);
+        if may && (due || link.fill_waiting) {
+            link.fill_waiting = false;
             self.directory.fill_at = None;
             self.ask(Asked::FetchSlotless, Request::FetchSlotless);
         }
@@ -316,34 +320,6 @@ impl State {
         }
         self.directory.rotate_at = None;
         let job = RosterJob::new(IntentId(0), Vec::new(), Rotation::Always, None);
-        let job = self.own_job(job);
-        self.add_job(tx, job)
-    }
-
-    /// After a Recover the chain of keys is broken: who holds an older one seals their own name again (REQ-103).
-    fn owe_own_name(&mut self, tx: &Tx<'_>) -> Result<(), EngineError> {
-        let me = self.identity.user;
-        let Some(record) = self.roster.user(me).filter(|_| self.is_admitted()) else {
-            return Ok(());
-        };
-        let Some(generation) = record.profile.generation() else {
-            return Ok(());
-        };
-        let later = self.roster.directory().iter();
-        let lost = later
-            .filter(|d| d.since > generation)
-            .any(|d| !d.opens_predecessor());
-        if !lost || self.renames(me) || self.newest_directory_key().is_none() {
-            return Ok(());
-        }
-        let Some(name) = self.name_of(me).map(Zeroizing::new) else {
-            return Ok(());
-        };
-        let Some(profile) = self.seal_name(me, &name) else {
-            return Ok(());
-        };
-        let op = Op::SetProfile { user: me, profile };
-        let job = RosterJob::new(IntentId(0), vec![op], Rotation::IfStale, None);
         let job = self.own_job(job);
         self.add_job(tx, job)
     }

@@ -6,7 +6,7 @@ use rand::RngCore;
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, Zeroizing};
 
-use super::rows::{META, from_bytes, load, put, to_bytes};
+use super::rows::{META, check_schema, from_bytes, load, put, put_schema, to_bytes};
 use super::{EngineError, RelayAddress};
 use crate::identity::{
     DeviceId, DirectoryKey, Hash, OrgId, RosterSeq, SealSecret, SigningKey, UserId,
@@ -116,6 +116,7 @@ impl Identity {
         let Some(bytes) = tx.get(META, IDENTITY)?.map(Zeroizing::new) else {
             return Ok(None);
         };
+        check_schema(&tx)?;
         let row: IdentityRow = from_bytes(&bytes)?;
         let mls = SigningKey::from_seed(&row.mls);
         Ok(Some(Self {
@@ -145,6 +146,7 @@ impl Identity {
             seal: *self.seal.proving_key().dangerous_seed(),
             pins: self.pins.clone(),
         };
+        put_schema(tx)?;
         tx.put(META, IDENTITY, to_bytes(&row)?);
         if let Some(key) = &self.directory {
             store_directory_key(tx, key)?;

@@ -357,7 +357,8 @@ impl State {
             return Err(Violation::FenceMissed.into());
         }
         let closed = self.roster.closed_at(inbound.group);
-        if closed.is_some_and(|at| roster_seq_of(body) >= Some(at)) {
+        let is_past = row.ends_at.is_some_and(|end| record.seq > end);
+        if is_past || closed.is_some_and(|at| roster_seq_of(body) >= Some(at)) {
             return Err(Violation::GroupClosed.into());
         }
         if let RecordBody::Restart(restart) = body {
@@ -718,6 +719,10 @@ impl State {
                 None if before.leavers.contains(leaf) => left.push(leaf.user),
                 None => removed.push(leaf.user),
             }
+        }
+        // Who is out, or in by another way, has no open question.
+        for leaf in changed.gone.iter().chain(&changed.added) {
+            self.resyncs_asked.remove(&(inbound.group, leaf.device));
         }
         let added: Vec<_> = changed.added.iter().map(|leaf| leaf.user).collect();
         let changes = after.policy.changes_since(&before.policy);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::inbound::{roster_seq_of, write_history};
 use super::rows::{self, GROUPS, GroupRow, GroupStatus, ORDERS, OrderRow};
-use super::state::State;
+use super::state::{State, groups_of};
 use super::{Alarm, EngineError, Event, HistoryKind};
 use crate::group::validate;
 use crate::group::{Group, GroupError, JoinedGroup, MlsProvider, Violation, is_allowed_suite};
@@ -89,10 +89,11 @@ impl State {
         }
         if let Some(link) = &mut self.link {
             // One more question tells the relay what has been dealt with.
-            link.inbox_waiting = held_up || more || !items.is_empty();
+            link.inbox_waiting |= held_up || more || !items.is_empty();
         }
         if items.is_empty() {
             self.dirty.extend(self.unsettled.iter().copied());
+            self.dirty.extend(groups_of(tx, rows::RESYNCS)?);
         }
         Ok(())
     }
@@ -230,6 +231,7 @@ impl State {
             old_leaf_s: BTreeMap::new(),
             floor_seq: LogSeq(0),
             floor_fence: RosterSeq(0),
+            ends_at: None,
             refresh_at_ms: self.next_refresh_ms(group.leaves().len()),
             predecessor: group.policy().predecessor.map(|p| p.group),
             is_candidate: false,

@@ -112,12 +112,15 @@ pub(super) struct Link {
     pub(super) sent: BTreeSet<Hash>,
     /// Records that the relay could not store just now.
     pub(super) refused: BTreeSet<Hash>,
+    /// Questions that the relay could not answer just now.
+    postponed: Vec<Asked>,
     /// Groups of which the relay could not store something just now.
     pub(super) no_room: BTreeSet<GroupId>,
     /// Groups that were asked, on this connection, to let this device in anew.
     pub(super) resyncs: BTreeSet<GroupId>,
     /// Orders of groups about which the relay was asked, or given, something on this connection.
     pub(super) evidence: BTreeSet<(GroupId, RosterSeq, Step)>,
+    /// There may be something in the inbox that no question on its way will bring.
     pub(super) inbox_waiting: bool,
     /// The inbox waits until this group's log has been followed up to there.
     pub(super) inbox_behind: Option<(GroupId, LogSeq)>,
@@ -136,6 +139,11 @@ pub(super) struct Link {
 impl Link {
     fn asks(&self, what: &Asked) -> bool {
         self.asked.values().any(|(asked, _)| asked == what)
+    }
+
+    /// Whether a question may be put now: it is not on its way, and the relay has not just failed at it.
+    pub(super) fn may_ask(&self, what: &Asked) -> bool {
+        !self.asks(what) && !self.postponed.contains(what)
     }
 
     pub(super) fn asks_claim(&self, group: GroupId) -> bool {
@@ -198,6 +206,7 @@ impl Link {
 
     pub(super) fn forget_refused(&mut self) {
         self.no_room.clear();
+        self.postponed.clear();
         for record in std::mem::take(&mut self.refused) {
             self.sent.remove(&record);
         }
@@ -238,6 +247,7 @@ impl State {
             subs: BTreeMap::new(),
             sent: BTreeSet::new(),
             refused: BTreeSet::new(),
+            postponed: Vec::new(),
             no_room: BTreeSet::new(),
             resyncs: BTreeSet::new(),
             evidence: BTreeSet::new(),
@@ -504,8 +514,30 @@ impl State {
                 self.event(Event::Failed { id, error });
                 Ok(())
             }
+            Asked::PutCheckpoint { .. } => {
+                self.handle_checkpoint_refused(&refusal);
+                Ok(())
+            }
+            asked if refusal == Refusal::Storage => {
+                self.postpone(asked);
+                Ok(())
+            }
             _ => Ok(()),
         }
+    }
+
+    /// The relay failed at a question that brings what this connection needs: it is put again later (REQ-430).
+    fn postpone(&mut self, asked: Asked) {
+        self.retry_later();
+        let Some(link) = &mut self.link else { return };
+        match asked {
+            Asked::FetchInbox => link.inbox_waiting = true,
+            Asked::FetchSlots => link.slots_waiting = true,
+            Asked::FetchSlotless => link.fill_waiting = true,
+            Asked::FetchCheckpoints => link.checkpoints_waiting = true,
+            _ => {}
+        }
+        link.postponed.push(asked);
     }
 
     pub(super) fn retry_later(&mut self) {
@@ -544,13 +576,17 @@ impl State {
         let knows_directory = self.roster.directory_commitment().is_some();
         let Some(link) = self.online() else { return };
         let roster =
-            link.relay_head.max(link.need_roster) > head && !link.asks(&Asked::FetchRoster);
+            link.relay_head.max(link.need_roster) > head && link.may_ask(&Asked::FetchRoster);
         let inbox = link.inbox_waiting
             && link.inbox_behind.is_none()
             && link.need_roster <= head
             && link.relay_head <= head
-            && !link.asks(&Asked::FetchInbox);
-        let slots = knows_directory && std::mem::take(&mut link.slots_waiting);
+            && link.may_ask(&Asked::FetchInbox);
+        // A push that comes while the answer is on its way may be of what the answer has not (REQ-430).
+        link.inbox_waiting &= !inbox;
+        let slots = knows_directory
+            && link.may_ask(&Asked::FetchSlots)
+            && std::mem::take(&mut link.slots_waiting);
         if roster {
             self.ask(Asked::FetchRoster, Request::FetchRoster { after: head });
         }

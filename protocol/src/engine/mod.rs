@@ -10,6 +10,7 @@ mod candidate;
 mod certificates;
 mod checkpoints;
 mod clock;
+mod compared;
 mod devices;
 mod directory;
 mod duties;
@@ -19,6 +20,7 @@ mod inbound;
 mod join;
 mod leave;
 mod link;
+mod names;
 mod outbound;
 mod policy;
 mod pursue;
@@ -41,6 +43,7 @@ pub use api::{
     PolicyChange, WhoMayAdd,
 };
 pub use certificates::CertificationError;
+pub use compared::Compared;
 pub use identity::{DeviceKeys, Identity, has_identity, load_identity, save_identity};
 
 use std::sync::Arc;
@@ -48,9 +51,7 @@ use std::sync::Arc;
 use rand::RngCore;
 
 use crate::group::GroupError;
-use crate::identity::{
-    DeviceId, GroupId, Hash, LogSeq, OrgId, PublicKey, SigningKey, UserId, safety_number,
-};
+use crate::identity::{DeviceId, GroupId, Hash, LogSeq, OrgId, SigningKey, UserId};
 use crate::roster::{OrgPolicy, Roster};
 use crate::store::{Store, StoreError, Tx, commit};
 use crate::wire::Refusal;
@@ -78,6 +79,16 @@ pub enum EngineError {
     Damaged {
         /// Which part, without its content.
         row: &'static str,
+    },
+    /// The store was written by another version, in a layout that this one does not read.
+    #[error(
+        "stored in layout {found} by another version of this program; this one has layout {known}"
+    )]
+    OtherSchema {
+        /// The store's; 0 before layouts were numbered.
+        found: u32,
+        /// This version's.
+        known: u32,
     },
     /// The store holds no identity: found an organisation or join one first.
     #[error("this profile belongs to no organisation yet")]
@@ -280,16 +291,15 @@ impl<S: Store> Engine<S> {
 
     /// The number that two people compare aloud (REQ-018); `None` for an unknown user.
     pub fn safety_number(&self, other: UserId) -> Option<String> {
-        let roster = &self.state.roster;
-        roster.user(other)?;
-        let keys = |user| -> Vec<PublicKey> {
-            roster
-                .devices_of(user)
-                .map(|(_, d)| d.mls_signature_key)
-                .collect()
-        };
-        let me = self.user();
-        Some(safety_number((me, &keys(me)), (other, &keys(other))))
+        compared::number_of(&self.state.roster, self.user(), other)
+    }
+
+    /// When that number was compared with a user, and whether it has changed since (REQ-018).
+    ///
+    /// # Errors
+    /// [`EngineError`].
+    pub fn compared(&self, other: UserId) -> Result<Option<Compared>, EngineError> {
+        compared::compared_with(&self.store, other)
     }
 
     /// Every group that this device knows.

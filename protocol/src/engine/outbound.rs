@@ -62,6 +62,7 @@ impl State {
             old_leaf_s: std::collections::BTreeMap::new(),
             floor_seq: LogSeq(0),
             floor_fence: RosterSeq(0),
+            ends_at: None,
             refresh_at_ms: self.next_refresh_ms(1),
             is_candidate: policy.predecessor.is_some(),
             resynced_ms: 0,
@@ -461,6 +462,7 @@ impl State {
     ) {
         row.set_log_cursor(start);
         tx.put(rows::LOG_HASHES, rows::key(group, 0), row.log_hash.0);
+        rows::remember_epoch(tx, group, row);
     }
 
     pub(super) fn handle_submit_refused(

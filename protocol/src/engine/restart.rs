@@ -81,6 +81,10 @@ impl State {
                 | Violation::RosterFork
                 | Violation::BadHeader,
             ) => return None,
+            // Nor what came after the group was closed: its sender may not have heard of that (REQ-102).
+            (_, Violation::GroupClosed) if row.ends_at.is_some_and(|end| row.cursor > end) => {
+                return None;
+            }
             (RecordBody::Commit(entry), Violation::MlsRefused) => {
                 (entry.device, FaultKind::Private)
             }

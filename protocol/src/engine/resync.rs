@@ -6,25 +6,31 @@
 use rand::RngCore as _;
 
 use super::election::{Election, turns};
-use super::link::Asked;
+use super::link::{Asked, Link};
 use super::outbound::Work;
 use super::rows::{
     self, GROUPS, GroupRow, GroupStatus, INTENTS, OUTBOX, OutboxKind, OutboxRow, RESYNCS, ResyncRow,
 };
-use super::state::State;
+use super::state::{Chore, State};
 use super::{CommandError, EngineError, Event, HistoryKind, IntentId};
 use crate::group::validate::Leaf;
 use crate::group::{
     Changes, GroupPolicy, JoinedGroup, MlsProvider, Resync, Violation, make_resync_key_package,
     read_key_package,
 };
-use crate::identity::{DeviceId, GroupId};
+use crate::identity::{DeviceId, GroupId, Hash};
 use crate::roster::Role;
 use crate::store::Tx;
 use crate::wire::{InboxItem, Request};
 
 /// How much later each next of those who may answer does so, ms.
 const TURN_MS: u64 = 300;
+/// How much longer an answer is left to others by a device that the asker does not know, ms (REQ-157).
+const STRANGER_MS: u64 = 8_000;
+/// How long a question waits after the second answer in a row that could not be taken, ms; it doubles with each further one.
+const REFUSED_MS: u64 = 4_000;
+/// No question waits longer, ms.
+const MAX_REFUSED_MS: u64 = 3_600_000;
 /// After this time a question is asked anew with a fresh KeyPackage, ms.
 const STALE_MS: u64 = 7 * 24 * 3_600 * 1_000;
 
@@ -56,6 +62,7 @@ impl State {
         // A question that is open already is put once more: with another one, an answer to it would not be taken.
         if let Some(mut asked) = resync_row(tx, group)? {
             asked.intents.push(id.0);
+            asked.not_before_ms = 0;
             rows::put(tx, RESYNCS, group.0, &asked)?;
         }
         if let Some(link) = &mut self.link {
@@ -81,11 +88,15 @@ impl State {
         let resync = Resync::new(group, row.entry_hash, asked_at_ms);
         let (crypto, identity) = (self.crypto.clone(), self.identity.clone());
         let provider = MlsProvider::new(&crypto, tx);
-        let key_package = make_resync_key_package(&provider, &identity.me(), row.suite, &resync)
-            .map_err(|_| EngineError::Bug("make a KeyPackage"))?;
+        let key_package =
+            make_resync_key_package(&provider, &identity.me(), row.suite, &resync, self.now_ms)
+                .map_err(|_| EngineError::Bug("make a KeyPackage"))?;
         let asked = ResyncRow {
             asked_at_ms,
             key_package,
+            made_at_ms: self.now_ms,
+            refused: before.as_ref().map_or(0, |b| b.refused),
+            not_before_ms: 0,
             intents: before.map(|b| b.intents).unwrap_or_default(),
         };
         rows::put(tx, RESYNCS, group.0, &asked)?;
@@ -108,12 +119,31 @@ impl State {
         let Some(asked) = resync_row(tx, group)? else {
             return Ok(false);
         };
-        if self.now_ms > asked.asked_at_ms + STALE_MS {
+        if self.now_ms > asked.made_at_ms + STALE_MS {
             self.ask_resync(tx, group, row)?;
             self.dirty.remove(&group);
             return self.send_resync(tx, group, row);
         }
-        if self.online().is_some_and(|link| link.resyncs.insert(group)) {
+        if self.link.as_ref().is_some_and(|link| link.clock_is_off) {
+            // The others would refuse the lifetime that this clock gives it (REQ-159).
+            return Ok(true);
+        }
+        let far_ms = self.now_ms.saturating_add(STALE_MS);
+        if asked.made_at_ms > far_ms {
+            // Made while the clock was far ahead.
+            self.ask_resync(tx, group, row)?;
+            self.dirty.remove(&group);
+            return self.send_resync(tx, group, row);
+        }
+        if asked.not_before_ms > self.now_ms {
+            let chore = (group, Chore::AskResync);
+            self.chores.insert(chore, asked.not_before_ms);
+            return Ok(true);
+        }
+        // The inbox may hold what ends the question: it goes first.
+        let is_read = |link: &Link| !link.inbox_waiting && !link.asks_inbox();
+        let link = self.online().filter(|link| is_read(link));
+        if link.is_some_and(|link| link.resyncs.insert(group)) {
             let key_package = asked.key_package.into();
             self.ask(
                 Asked::Resync { group },
@@ -209,7 +239,9 @@ impl State {
                 continue;
             };
             if due.is_none() {
-                let at = self.now_ms + self.resync_delay_ms(work, device);
+                let entry = package.resync.map_or(Hash([0; 32]), |r| r.entry_hash);
+                let is_known = rows::was_in(tx, group, entry)?;
+                let at = self.now_ms + self.resync_delay_ms(work, device, is_known);
                 if at > self.now_ms {
                     self.resyncs_asked
                         .insert((group, device), (bytes, Some(at)));
@@ -252,14 +284,16 @@ impl State {
     }
 
     /// How long this device leaves the answer to others, ms.
-    fn resync_delay_ms(&mut self, work: &Work<'_>, asker: DeviceId) -> u64 {
+    fn resync_delay_ms(&mut self, work: &Work<'_>, asker: DeviceId, is_known: bool) -> u64 {
         let leaves = work.group.leaves().iter();
         let able = leaves
             .map(|l| l.device)
             .filter(|device| *device != asker && self.roster.is_admitted(*device));
         let me = self.identity.device;
         let before = Election::Resync.before(work.id, work.row.epoch.0, me, able);
-        turns(before, 20) * TURN_MS + u64::from(self.rng.next_u32() % 50)
+        // Who came later than the asker's last epoch is nobody whose Welcome it can take (REQ-158).
+        let stranger_ms = if is_known { 0 } else { STRANGER_MS };
+        stranger_ms + turns(before, 20) * TURN_MS + u64::from(self.rng.next_u32() % 50)
     }
 
     /// What this device last held of a group that a Welcome leads into again, if it asked for that (REQ-158).
@@ -352,10 +386,24 @@ impl State {
         let row: Option<GroupRow> = rows::load(tx, GROUPS, &group.0)?;
         match row {
             Some(mut row) if resync_row(tx, group)?.is_some() => {
-                self.ask_resync(tx, group, &mut row)
+                self.ask_resync(tx, group, &mut row)?;
+                self.back_off(tx, group)
             }
             _ => Ok(()),
         }
+    }
+
+    /// Each answer costs the group a commit: who cannot take any does not ask on and on.
+    fn back_off(&self, tx: &Tx<'_>, group: GroupId) -> Result<(), EngineError> {
+        let Some(mut asked) = resync_row(tx, group)? else {
+            return Ok(());
+        };
+        asked.refused = asked.refused.saturating_add(1);
+        if let Some(doublings) = asked.refused.checked_sub(2) {
+            let wait_ms = REFUSED_MS << doublings.min(16);
+            asked.not_before_ms = self.now_ms + wait_ms.min(MAX_REFUSED_MS);
+        }
+        rows::put(tx, RESYNCS, group.0, &asked)
     }
 }
 

@@ -3,6 +3,8 @@
 //! One is in flight at a time, orders first. A job is stored with what was signed for it, so that after a crash the
 //! device knows its own entry when it meets it in the chain (REQ-108).
 
+use std::collections::VecDeque;
+
 use tls_codec::VLByteVec;
 use zeroize::Zeroize as _;
 
@@ -18,6 +20,9 @@ use crate::roster::{
 };
 use crate::store::Tx;
 use crate::wire::{Refusal, Request, RosterHead};
+
+/// How long the device's own duties wait for room on the relay's disk, ms.
+const NO_ROOM_MS: u64 = 5_000;
 
 /// Whether a change brings a new directory key in the same entry (REQ-101).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -227,7 +232,21 @@ impl State {
             at += 1;
         }
         self.drop_moot_rotations(tx);
+        self.drop_moot_names(tx);
         Ok(())
+    }
+
+    /// Somebody else has sealed what this device was going to seal by itself: an older name must not replace a newer one.
+    fn drop_moot_names(&mut self, tx: &Tx<'_>) {
+        let is_moot = |this: &Self, job: &RosterJob| {
+            job.own && job.signed.is_none() && this.is_moot(&job.ops)
+        };
+        let jobs = std::mem::take(&mut self.roster_jobs);
+        let (moot, rest): (VecDeque<_>, _) = jobs.into_iter().partition(|job| is_moot(self, job));
+        self.roster_jobs = rest;
+        for job in moot {
+            tx.delete(ROSTER_INTENTS, job_key(job.id));
+        }
     }
 
     /// Somebody else has named the key that this device was going to name by itself.
@@ -256,7 +275,7 @@ impl State {
     /// The job to be sent now: orders first, since nothing may keep them waiting.
     fn next_job(&self) -> Option<usize> {
         let may = self.append_after_ms <= self.now_ms;
-        let exempt = |job: &RosterJob| job.is_order() && self.administers();
+        let exempt = |job: &RosterJob| job.is_order() && !job.own && self.administers();
         let ready = |job: &RosterJob| (may || exempt(job)) && !self.must_wait(job);
         let orders = self
             .roster_jobs
@@ -487,6 +506,12 @@ impl State {
             Refusal::Clock { .. } if issued_at_ms.abs_diff(now_ms) >= MAX_ISSUE_SKEW_MS / 2 => {
                 job.in_flight = false;
                 job.signed = None;
+                Ok(())
+            }
+            // What nobody waits for is done when there is room.
+            Refusal::Storage if job.own => {
+                job.in_flight = false;
+                self.append_after_ms = now_ms.saturating_add(NO_ROOM_MS);
                 Ok(())
             }
             refusal => match self.roster_jobs.remove(at) {

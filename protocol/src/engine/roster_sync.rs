@@ -7,7 +7,7 @@ use super::rows::{self, GROUPS, GroupRow, GroupStatus, META, ORDERS, OrderRow, R
 use super::state::State;
 use super::{Alarm, CommandError, EngineError, Event, IntentId, OrderGroup};
 use crate::identity::{Hash, LogSeq, RosterSeq};
-use crate::roster::{Order, RosterError, SignedEntry};
+use crate::roster::{Op, Order, RosterError, SignedEntry};
 use crate::store::Tx;
 use crate::wire::{GroupStatus as WireGroupStatus, OrderPosition, Refusal, Request, RosterHead};
 
@@ -40,6 +40,7 @@ impl State {
     ) -> Result<(), EngineError> {
         let Ok(parsed) = SignedEntry::parse(entry) else {
             self.distrust(Alarm::BadRosterEntry {
+                seq: self.roster.head().seq.next(),
                 reason: "it does not decode".into(),
             });
             return Ok(());
@@ -49,17 +50,28 @@ impl State {
             link.relay_head = link.relay_head.max(seq);
         }
         self.apply_entry(tx, entry)?;
-        if self.roster.order(seq).is_none() && self.roster.head().seq >= seq {
-            return Ok(());
-        }
+        let is_here = self.roster.head().seq >= seq;
+        let is_order = match is_here {
+            true => self.roster.order(seq).is_some(),
+            false => parsed.tbs().ops.iter().any(Op::is_order),
+        };
         for position in positions {
-            if let Some(mut row) = rows::load::<GroupRow>(tx, GROUPS, &position.group.0)? {
-                // What comes later must carry this fence (REQ-061).
-                row.floor_seq = position.seq;
-                row.floor_fence = row.floor_fence.max(seq);
+            let closes = self.roster.closed_at(position.group) == Some(seq);
+            if (is_order || closes)
+                && let Some(mut row) = rows::load::<GroupRow>(tx, GROUPS, &position.group.0)?
+            {
+                if closes {
+                    // Nothing comes after that (REQ-102).
+                    row.ends_at = Some(position.seq);
+                }
+                if is_order {
+                    // What comes later must carry this fence (REQ-061).
+                    row.floor_seq = position.seq;
+                    row.floor_fence = row.floor_fence.max(seq);
+                }
                 rows::put(tx, GROUPS, position.group.0, &row)?;
             }
-            if bool::from(position.lease) {
+            if is_order && bool::from(position.lease) {
                 self.leases.insert(position.group);
             }
         }
@@ -106,7 +118,9 @@ impl State {
                 return Ok(());
             }
             Err(error) => {
+                let claimed = SignedEntry::parse(bytes).map(|entry| entry.tbs().seq);
                 self.distrust(Alarm::BadRosterEntry {
+                    seq: claimed.unwrap_or(self.roster.head().seq.next()),
                     reason: error.to_string(),
                 });
                 return Ok(());
@@ -129,6 +143,7 @@ impl State {
         }
         self.hold_own_key(tx, applied.hash)?;
         self.follow_directory(&applied);
+        self.check_compared(tx, &applied)?;
         if applied.policy_set {
             self.restock_for_policy(tx)?;
         }

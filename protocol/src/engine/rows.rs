@@ -44,6 +44,12 @@ pub(super) const RESYNCS: Space = Space(0x2F);
 /// The root of the set that the relay has shown for an order (REQ-172); by order.
 pub(super) const ORDER_SETS: Space = Space(0x30);
 
+/// The opening entry of each of the newest epochs that this device was in; by group and epoch.
+pub(super) const EPOCHS: Space = Space(0x31);
+
+/// [`super::compared::ComparedRow`]; by user.
+pub(super) const COMPARED: Space = Space(0x32);
+
 /// The newest `s` of a leaf, a [`RosterSeq`]; by group and device.
 pub(super) const LEAF_S: Space = Space(0x3A);
 
@@ -52,6 +58,12 @@ pub(super) const INTERNAL: u64 = 1 << 63;
 
 /// In [`META`]: the seq and hash of the newest entry in [`ROSTER`], all signatures up to which were verified.
 pub(super) const VERIFIED_HEAD: &[u8] = b"verified head";
+
+/// In [`META`]: which layout all rows of the store have, openmls's included.
+const SCHEMA: &[u8] = b"schema";
+/// The layout that this version reads and writes. Raise it when a stored type changes, and openmls with it: postcard
+/// names no fields, so that an old row might read as something else.
+pub(super) const SCHEMA_VERSION: u32 = 1;
 
 const VERSION: u8 = 1;
 
@@ -125,6 +137,12 @@ pub(super) struct ResyncRow {
     pub(super) key_package: Vec<u8>,
     /// The commands that it answers, until the relay has the question.
     pub(super) intents: Vec<u64>,
+    /// When the KeyPackage was made, the device's clock, ms since 1970.
+    pub(super) made_at_ms: u64,
+    /// How many answers in a row could not be taken.
+    pub(super) refused: u32,
+    /// It is not put before, ms since 1970.
+    pub(super) not_before_ms: u64,
 }
 
 /// A successor that this device makes.
@@ -161,6 +179,8 @@ pub(super) struct GroupRow {
     /// Records after this one have at least the fence `floor_fence`.
     pub(super) floor_seq: LogSeq,
     pub(super) floor_fence: RosterSeq,
+    /// The log's newest record when the group was closed, if the relay has said (REQ-061).
+    pub(super) ends_at: Option<LogSeq>,
     /// When this device's leaf is due for new keys, ms since 1970 (REQ-096).
     pub(super) refresh_at_ms: u64,
     /// The group that this one continues (REQ-153).
@@ -398,6 +418,22 @@ pub(super) fn from_bytes<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, EngineE
     }
 }
 
+/// Says in a new store which layout its rows have.
+pub(super) fn put_schema(tx: &Tx<'_>) -> Result<(), EngineError> {
+    put(tx, META, SCHEMA, &SCHEMA_VERSION)
+}
+
+/// Refuses a store whose rows have another layout; 0 is that of the versions which did not say.
+pub(super) fn check_schema(tx: &Tx<'_>) -> Result<(), EngineError> {
+    match load(tx, META, SCHEMA)?.unwrap_or(0) {
+        SCHEMA_VERSION => Ok(()),
+        found => Err(EngineError::OtherSchema {
+            found,
+            known: SCHEMA_VERSION,
+        }),
+    }
+}
+
 pub(super) fn put<T: Serialize>(
     tx: &Tx<'_>,
     space: Space,
@@ -428,10 +464,178 @@ pub(super) fn of_group<T: DeserializeOwned>(
         .collect()
 }
 
+/// How many epochs of a group a device remembers to have been in.
+const MAX_EPOCHS: u64 = 1_024;
+
+/// Remembers that this device was in a group's present epoch.
+pub(super) fn remember_epoch(tx: &Tx<'_>, group: GroupId, row: &GroupRow) {
+    let epoch = row.epoch.0;
+    tx.put(EPOCHS, key(group, epoch), row.entry_hash.0);
+    if let Some(oldest) = epoch.checked_sub(MAX_EPOCHS) {
+        tx.delete(EPOCHS, key(group, oldest));
+    }
+}
+
+/// Whether this device was in the epoch that an entry has opened, as far as it remembers.
+pub(super) fn was_in(tx: &Tx<'_>, group: GroupId, entry: Hash) -> Result<bool, EngineError> {
+    let epochs = tx.scan(EPOCHS, &group.0)?;
+    Ok(epochs.iter().any(|(_, hash)| hash == &entry.0))
+}
+
 /// The number after the last one used in this space and group.
 pub(super) fn next_number(tx: &Tx<'_>, name: &str) -> Result<u64, EngineError> {
     let key = format!("next {name}");
     let next: u64 = load(tx, META, key.as_bytes())?.unwrap_or(1);
     put(tx, META, key.into_bytes(), &(next + 1))?;
     Ok(next)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn group_row() -> GroupRow {
+        let fault = Fault {
+            reason: "why".into(),
+            culprit: DeviceId([1; 16]),
+            kind: FaultKind::Private,
+            since_ms: 2,
+            confirmed: true,
+        };
+        GroupRow {
+            name: "name".into(),
+            suite: 3,
+            status: GroupStatus::Halted(fault),
+            cursor: LogSeq(4),
+            epoch: Epoch(5),
+            entry_hash: Hash([6; 32]),
+            log_count: 7,
+            log_hash: Hash([8; 32]),
+            fence: RosterSeq(9),
+            commit_s: RosterSeq(10),
+            old_leaf_s: BTreeMap::from([(DeviceId([11; 16]), RosterSeq(12))]),
+            floor_seq: LogSeq(13),
+            floor_fence: RosterSeq(14),
+            ends_at: Some(LogSeq(15)),
+            refresh_at_ms: 16,
+            predecessor: Some(GroupId([17; 32])),
+            is_candidate: true,
+            resynced_ms: 18,
+            warm_at_ms: 19,
+            retention_days: Some(20),
+        }
+    }
+
+    fn outbox_row() -> OutboxRow {
+        let bytes = |byte| serde_bytes::ByteBuf::from(vec![byte]);
+        OutboxRow {
+            kind: OutboxKind::Attestation(RosterSeq(21)),
+            intent: Some(22),
+            epoch: Epoch(23),
+            record_id: Hash([24; 32]),
+            payload: vec![25],
+            welcome: Some((vec![DeviceId([26; 16])], bytes(27))),
+            plaintext: Some(bytes(28)),
+            acked: true,
+        }
+    }
+
+    fn order_row() -> OrderRow {
+        let found = FoundRow {
+            epoch: Epoch(29),
+            entry_hash: Hash([30; 32]),
+            tree_hash: vec![31],
+            transcript_hash: vec![32],
+            rotated: true,
+            at_ms: 33,
+        };
+        OrderRow {
+            rotated: true,
+            attested: true,
+            seen: BTreeSet::from([UserId([34; 16])]),
+            existed: true,
+            proven: Some(Hash([35; 32])),
+            found: Some(found),
+            receipted: true,
+        }
+    }
+
+    fn roster_intent_row() -> RosterIntentRow {
+        let invite = InviteRow {
+            user: UserId([36; 16]),
+            invitation: InvitationId([37; 16]),
+            secret: [38; 32],
+            pin: Some([39; 8]),
+        };
+        let signed = SignedRow {
+            entry: vec![40],
+            parent_seq: RosterSeq(41),
+            parent_hash: Hash([42; 32]),
+            key: Some([43; 32]),
+        };
+        RosterIntentRow {
+            ops: vec![44],
+            own: true,
+            rotation: Rotation::IfStale,
+            invite: Some(invite),
+            signed: Some(signed),
+        }
+    }
+
+    /// Stored rows carry no names of fields: a type that has changed reads an old row as something else. If this fails,
+    /// raise [`SCHEMA_VERSION`], so that nobody opens a store of the version before, and note the new digest.
+    #[test]
+    fn rows_have_the_layout_of_their_version() {
+        let resync = ResyncRow {
+            asked_at_ms: 45,
+            key_package: vec![46],
+            intents: vec![47],
+            made_at_ms: 48,
+            refused: 48,
+            not_before_ms: 49,
+        };
+        let restart = RestartRow {
+            intents: vec![50],
+            successor: Some((GroupId([51; 32]), 52)),
+            submitted: true,
+        };
+        let parent = ParentRow {
+            epoch: Epoch(53),
+            entry_hash: Hash([54; 32]),
+            committer: DeviceId([55; 16]),
+            admins: vec![UserId([56; 16])],
+            members: vec![(DeviceId([57; 16]), UserId([58; 16]))],
+        };
+        let intents = [
+            Intent::Send { content: vec![59] },
+            Intent::Add {
+                users: BTreeSet::from([UserId([60; 16])]),
+            },
+            Intent::Remove {
+                user: UserId([61; 16]),
+            },
+            Intent::Change {
+                change: PolicyChange::Name("name".into()),
+            },
+            Intent::Leave { told: true },
+        ];
+        let intents = intents.map(|intent| IntentRow {
+            intent,
+            in_flight: true,
+        });
+        let rows = [
+            to_bytes(&group_row()),
+            to_bytes(&outbox_row()),
+            to_bytes(&order_row()),
+            to_bytes(&roster_intent_row()),
+            to_bytes(&resync),
+            to_bytes(&restart),
+            to_bytes(&parent),
+            to_bytes(&intents),
+        ];
+        let rows = rows.into_iter().collect::<Result<Vec<_>, _>>();
+        let digest = sha256(&rows.expect("rows").concat());
+        let known = "faa5d5e7bea6f023da658b464656a73030ead846d1e6615e5f6021a7fb0bc0ee";
+        assert_eq!((SCHEMA_VERSION, digest.to_string().as_str()), (1, known));
+    }
 }

@@ -25,7 +25,7 @@ use crate::content;
 use crate::group::{Crypto, Group, GroupPolicy, Me, MlsProvider};
 use crate::identity::{DeviceId, Epoch, GroupId, Hash, RosterSeq, UserId};
 use crate::roster::{Head, Roster};
-use crate::store::{Reader, Tx};
+use crate::store::{Reader, Space, Tx};
 use crate::wire::limits;
 
 /// The longest text, bytes: what fits a record after encryption and padding.
@@ -42,6 +42,8 @@ pub(super) enum Chore {
     Prune,
     /// To warm the tree.
     Warm,
+    /// To ask once more to be let in anew.
+    AskResync,
 }
 
 pub(super) struct State {
@@ -211,16 +213,7 @@ impl State {
     }
 
     pub(super) fn group_ids(&self, tx: &Tx<'_>) -> Result<Vec<GroupId>, EngineError> {
-        tx.scan(GROUPS, &[])?
-            .into_iter()
-            .map(|(key, _)| {
-                key.try_into()
-                    .map(GroupId)
-                    .map_err(|_| EngineError::Damaged {
-                        row: "a group's id",
-                    })
-            })
-            .collect()
+        groups_of(tx, GROUPS)
     }
 
     pub(super) fn event(&mut self, event: Event) {
@@ -325,6 +318,7 @@ impl State {
         let duties = self.group_timers().map(|(_, at)| at);
         let duties = duties.chain(self.directory.rotate_at);
         let duties = duties.chain(self.directory.fill_at);
+        let duties = duties.chain(self.directory.names_at);
         [
             link.next_deadline(),
             duties.filter(|at| *at > now).min(),
@@ -455,6 +449,13 @@ impl State {
             }
             CommandKind::RestartGroup { group } => return self.command_restart(tx, id, group),
             CommandKind::ResyncGroup { group } => return self.command_resync(tx, id, group),
+            CommandKind::MarkCompared { user } => {
+                let done = self.mark_compared(tx, user)?;
+                if done.is_ok() {
+                    self.event(Event::Done { id });
+                }
+                return Ok(done);
+            }
             CommandKind::OrderStatus { order } => self.ask_order_status(id, order),
             CommandKind::CollectEvidence { order } => self.collect_evidence(id, order),
             roster => return self.roster_command(tx, id, roster),
@@ -558,6 +559,18 @@ impl GroupRow {
             | rows::GroupStatus::Continued(_) => None,
         }
     }
+}
+
+/// The groups that have a row in a space that is keyed by group.
+pub(super) fn groups_of(tx: &Tx<'_>, space: Space) -> Result<Vec<GroupId>, EngineError> {
+    let id = |key: Vec<u8>| {
+        let row = "a group's id";
+        key.try_into()
+            .map(GroupId)
+            .map_err(|_| EngineError::Damaged { row })
+    };
+    let rows = tx.scan(space, &[])?.into_iter();
+    rows.map(|(key, _)| id(key)).collect()
 }
 
 /// Stands where the randomness comes from while a state is loaded, which draws none.

@@ -64,9 +64,10 @@ pub fn make_resync_key_package(
     me: &Me<'_>,
     suite: u16,
     resync: &Resync,
+    now_ms: u64,
 ) -> Result<Vec<u8>, KeyPackageError> {
     let extensions = resync.extensions().ok_or(KeyPackageError::Make)?;
-    let builder = builder_of(suite, resync.asked_at_ms)?.leaf_node_extensions(extensions);
+    let builder = builder_of(suite, now_ms)?.leaf_node_extensions(extensions);
     build(builder, provider, me, suite)
 }
 
@@ -154,7 +155,10 @@ pub fn read_key_package(
     let lifetime = key_package.life_time();
     let now_s = now_ms / 1_000;
     let left = lifetime.not_after().saturating_sub(now_s);
-    if !lifetime.has_acceptable_range() || left < limits::KEY_PACKAGE_MIN_LEFT_MS / 1_000 {
+    let whole = lifetime.not_after().saturating_sub(lifetime.not_before());
+    if whole > limits::KEY_PACKAGE_LIFETIME_MS / 1_000
+        || left < limits::KEY_PACKAGE_MIN_LEFT_MS / 1_000
+    {
         return Err(KeyPackageError::Lifetime);
     }
     let leaf = key_package.leaf_node();
@@ -170,4 +174,46 @@ pub fn read_key_package(
         key,
         resync,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::group::SUITE_CLASSICAL;
+    use crate::identity::{OrgId, SigningKey, UserId};
+    use crate::store::{MemoryStore, Tx};
+
+    const DAY_S: u64 = 24 * 3_600;
+
+    /// What comes of reading a KeyPackage that lives from `from_s` to `to_s`, in seconds from now.
+    fn read(from_s: i64, to_s: u64) -> Result<(), KeyPackageError> {
+        let (store, crypto) = (MemoryStore::default(), Crypto::default());
+        let tx = Tx::new(&store);
+        let provider = MlsProvider::new(&crypto, &tx);
+        let key = SigningKey::from_seed(&[1; 32]);
+        let me = Me {
+            org: OrgId([2; 32]),
+            user: UserId([3; 16]),
+            device: key.public().device_id(),
+            key: &key,
+        };
+        // openmls holds lifetimes against its own clock.
+        let now_s = Lifetime::new(0).not_after();
+        let lifetime = Lifetime::init(now_s.saturating_add_signed(from_s), now_s + to_s);
+        let builder = builder_of(SUITE_CLASSICAL, now_s * 1_000)?.key_package_lifetime(lifetime);
+        let bytes = build(builder, &provider, &me, SUITE_CLASSICAL)?;
+        read_key_package(&crypto, SUITE_CLASSICAL, now_s * 1_000, &bytes).map(drop)
+    }
+
+    /// REQ-092: 84 days in all and 56 days left are taken; a second more, or less, is not.
+    #[test]
+    fn lifetimes_have_limits() {
+        assert_eq!(read(-3_600, 84 * DAY_S - 3_600), Ok(()));
+        assert_eq!(
+            read(-3_600, 84 * DAY_S - 3_599),
+            Err(KeyPackageError::Lifetime)
+        );
+        assert_eq!(read(-3_600, 56 * DAY_S), Ok(()));
+        assert_eq!(read(-3_600, 56 * DAY_S - 1), Err(KeyPackageError::Lifetime));
+    }
 }

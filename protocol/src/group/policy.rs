@@ -112,6 +112,12 @@ struct PolicyBody {
     predecessor: Vec<Predecessor>,
 }
 
+/// What every leaf of a group must understand.
+fn required_capabilities() -> RequiredCapabilitiesExtension {
+    let kind = ExtensionType::Unknown(GROUP_POLICY_EXTENSION);
+    RequiredCapabilitiesExtension::new(&[kind], &[], &[])
+}
+
 impl GroupPolicy {
     /// The policy of a new group: everybody but guests may add, and history is kept for ever.
     #[must_use]
@@ -205,18 +211,16 @@ impl GroupPolicy {
         changes
     }
 
+    /// The policy in a GroupContext that holds it and what it calls for, and nothing else.
     pub(super) fn read(extensions: &Extensions<GroupContext>) -> Option<Self> {
-        Self::from_bytes(&extensions.unknown(GROUP_POLICY_EXTENSION)?.0)
+        let policy = Self::from_bytes(&extensions.unknown(GROUP_POLICY_EXTENSION)?.0)?;
+        let is_required = extensions.required_capabilities() == Some(&required_capabilities());
+        (is_required && extensions.iter().count() == 2).then_some(policy)
     }
 
     pub(super) fn extensions(&self) -> Option<Extensions<GroupContext>> {
-        let required = RequiredCapabilitiesExtension::new(
-            &[ExtensionType::Unknown(GROUP_POLICY_EXTENSION)],
-            &[],
-            &[],
-        );
         Extensions::from_vec(vec![
-            Extension::RequiredCapabilities(required),
+            Extension::RequiredCapabilities(required_capabilities()),
             Extension::Unknown(GROUP_POLICY_EXTENSION, UnknownExtension(self.to_bytes())),
         ])
         .ok()
@@ -256,6 +260,28 @@ mod tests {
         let mut later = bytes;
         later[0] = 2;
         assert_eq!(GroupPolicy::from_bytes(&later), None);
+    }
+
+    /// REQ-094, REQ-093: a GroupContext holds the policy, what it requires of leaves, and nothing else.
+    #[test]
+    fn a_context_holds_nothing_else() {
+        let unknown = |kind, data| Extension::Unknown(kind, UnknownExtension(data));
+        let read = |extensions| GroupPolicy::read(&Extensions::from_vec(extensions).expect("some"));
+        let ours = || unknown(GROUP_POLICY_EXTENSION, policy().to_bytes());
+        let required = || Extension::RequiredCapabilities(required_capabilities());
+        assert_eq!(read(vec![required(), ours()]), Some(policy()));
+        assert_eq!(read(vec![ours(), required()]), Some(policy()));
+        assert_eq!(read(vec![ours()]), None, "requires nothing");
+        assert_eq!(read(vec![required()]), None, "no policy");
+        let more = unknown(0xF0A9, vec![1]);
+        assert_eq!(read(vec![required(), ours(), more]), None, "one more");
+        let kinds = [
+            ExtensionType::Unknown(GROUP_POLICY_EXTENSION),
+            ExtensionType::Unknown(0xF0A9),
+        ];
+        let others = RequiredCapabilitiesExtension::new(&kinds, &[], &[]);
+        let others = Extension::RequiredCapabilities(others);
+        assert_eq!(read(vec![others, ours()]), None, "requires more");
     }
 
     /// REQ-094: names and topics at the limit are read, one byte more is refused.

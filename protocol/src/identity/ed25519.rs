@@ -23,6 +23,15 @@ pub(crate) fn verify_strict(
     message: &[u8],
     signature: &[u8; 2 * HALF],
 ) -> Result<(), KeyError> {
+    #[cfg(feature = "simulation")]
+    return super::memo::signature((key, message, signature), || {
+        verify(key, message, signature)
+    });
+    #[cfg(not(feature = "simulation"))]
+    verify(key, message, signature)
+}
+
+fn verify(key: &[u8; HALF], message: &[u8], signature: &[u8; 2 * HALF]) -> Result<(), KeyError> {
     let is_plain = signature
         .first_chunk()
         .is_some_and(|commitment| is_plain(key) && is_plain(commitment));

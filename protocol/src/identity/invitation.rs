@@ -177,13 +177,22 @@ pub fn derive_invitation_key(
 ) -> SigningKey {
     let pin = pin.map_or(&[][..], |pin| &pin.0);
     let password = Zeroizing::new([&secret.0[..], pin].concat());
+    #[cfg(feature = "simulation")]
+    let seed = super::memo::invitation_seed(&password, id, || stretch(&password, id));
+    #[cfg(not(feature = "simulation"))]
+    let seed = stretch(&password, id);
+    SigningKey::from_seed(&seed)
+}
+
+/// The seed of an invitation's key (REQ-021).
+fn stretch(password: &[u8], id: InvitationId) -> Zeroizing<[u8; 32]> {
     let params = Params::new(ARGON2_MEMORY_KIB, ARGON2_PASSES, 1, Some(32))
         .expect("constant parameters within Argon2's bounds");
     let mut seed = Zeroizing::new([0_u8; 32]);
     Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
-        .hash_password_into(&password, &id.0, seed.as_mut())
+        .hash_password_into(password, &id.0, seed.as_mut())
         .expect("constant lengths within Argon2's bounds");
-    SigningKey::from_seed(&seed)
+    seed
 }
 
 /// What an invited person is given: where to go, whom to trust there, and the capability (REQ-020).

@@ -145,6 +145,8 @@ impl SigningKey {
     pub fn sign_as_is(&self, bytes: &[u8]) -> Signature {
         let mut signature = [0; 64];
         signature.copy_from_slice(self.pair.sign(bytes).as_ref());
+        #[cfg(feature = "simulation")]
+        super::memo::signed((&self.public().0, bytes, &signature));
         Signature(signature)
     }
 }

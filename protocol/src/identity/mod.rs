@@ -7,6 +7,8 @@ mod ed25519;
 mod ids;
 mod invitation;
 mod keys;
+#[cfg(feature = "simulation")]
+mod memo;
 mod seal;
 
 pub(crate) use ed25519::verify_strict;

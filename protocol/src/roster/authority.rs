@@ -179,6 +179,31 @@ impl Operation {
     }
 }
 
+impl Operation {
+    /// What it does to `target`, in words.
+    #[must_use]
+    pub fn on(self, target: Target) -> String {
+        let whom = match target {
+            Target::Own => "themselves".to_owned(),
+            Target::Role(role) => format!("a user who is {role}"),
+            Target::Organisation | Target::WithOrder => "the organisation".to_owned(),
+        };
+        match self {
+            Self::AddUser => format!("add {whom}"),
+            Self::SetProfile => format!("rename {whom}"),
+            Self::SetRole => format!("change the role of {whom}, or give it"),
+            Self::SuspendUser => format!("suspend {whom}"),
+            Self::RemoveUser => format!("remove {whom}"),
+            Self::Invite => format!("invite a device of {whom}"),
+            Self::CancelInvite => format!("withdraw invitations of {whom}"),
+            Self::RevokeDevice => format!("revoke devices of {whom}"),
+            Self::SetPolicy => "change the organisation's policy".to_owned(),
+            Self::RotateDirectoryKey => "change the key that names are sealed under".to_owned(),
+            Self::CloseGroup => "close groups".to_owned(),
+        }
+    }
+}
+
 /// On whom or what: the actor's own user, somebody else of a role, or the organisation as a whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Target {

@@ -101,7 +101,7 @@ pub enum RosterError {
     #[error("the entry is not a proper Recover")]
     RecoverShape,
     /// The role does not allow it (REQ-016).
-    #[error("{actor} may not {} this target", operation.name())]
+    #[error("a user who is {actor} may not {}", operation.on(*target))]
     Forbidden {
         /// The actor's role.
         actor: Role,

@@ -19,7 +19,7 @@ mod state;
 #[cfg(test)]
 mod tests;
 
-pub use authority::{Operation, Role, Target};
+pub use authority::{Operation, Role, Target, check as check_authority};
 pub use checkpoint::{Checkpoint, CheckpointFault};
 pub use draft::CheckedEntry;
 pub use entry::{

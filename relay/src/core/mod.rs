@@ -41,7 +41,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use mortise_protocol::identity::{DeviceId, Hash, OrgId, PublicKey, SigningKey};
-use mortise_protocol::roster::{MAX_ISSUE_SKEW_MS, RosterError};
+use mortise_protocol::roster::{MAX_ISSUE_SKEW_MS, RosterError, SignedEntry};
 use mortise_protocol::store::{Store, StoreError, Tx, commit};
 use mortise_protocol::wire::{ClientToRelay, ConnectionBinding, Refusal, RelayToClient, Response};
 
@@ -229,7 +229,13 @@ impl Core {
         {
             return Err(CoreError::StatementKey);
         }
-        let rosters = Rosters::load(&tx)?;
+        let mut rates = Rates::default();
+        let rosters = Rosters::load(&tx, |roster, entry| {
+            if let Ok(entry) = SignedEntry::parse(entry) {
+                rates.replay(roster, &entry);
+            }
+        })?;
+        rates.keep();
         if rosters
             .iter()
             .any(|r| r.statement_key() != Some(statement_key))
@@ -240,7 +246,7 @@ impl Core {
             config,
             rosters,
             connections: Connections::default(),
-            rates: Rates::default(),
+            rates,
             order_sets: OrderSets::default(),
             inboxes: BTreeMap::new(),
             meta_stored: meta.is_some(),

@@ -140,7 +140,7 @@ impl Turn<'_> {
         for &device in devices {
             self.disconnect(org, device);
         }
-        self.announce(org, entry, applied.order.as_ref())
+        self.announce(org, entry, applied)
     }
 
     /// Closes every connection of a device that an order names (REQ-062); how many there were.

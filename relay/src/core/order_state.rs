@@ -176,9 +176,12 @@ impl Turn<'_> {
         let head = self.epoch_of(group, record.head_epoch.0)?;
         let attested = self.attestations_of(org, order, group)?;
         let attested: Vec<Attested> = attested.into_iter().map(|(row, _)| row).collect();
+        let roster = self.rosters.at(org);
+        let is_closed = roster.is_some_and(|roster| roster.closed_at(group).is_some());
+        let is_ended = bool::from(record.restarted) || (is_closed && attested.is_empty());
         Ok(OrderGroupState {
             group,
-            state: judge(bool::from(record.restarted), &attested),
+            state: judge(is_ended, &attested),
             epoch: record.head_epoch,
             entry_hash: head.entry_hash,
             attested,
@@ -226,7 +229,7 @@ impl Turn<'_> {
     }
 }
 
-/// Rotated outweighs clean; a log that has ended needs neither.
+/// Rotated outweighs clean; a log that has ended needs neither, nor does a group that takes nothing more.
 fn judge(ended: bool, attested: &[Attested]) -> GroupState {
     if ended {
         GroupState::Ended

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use mortise_protocol::identity::{DeviceId, Epoch, GroupId, OrgId, RosterSeq, hash};
-use mortise_protocol::roster::{Order, Role, Roster};
+use mortise_protocol::roster::{Applied, Order, Role, Roster};
 use mortise_protocol::store::{Reader as _, StoreError};
 use mortise_protocol::wire::log::Verdict;
 use mortise_protocol::wire::{
@@ -36,12 +36,13 @@ impl Turn<'_> {
         Ok(())
     }
 
-    /// Pushes an entry to every admitted connection; an order with where its groups stand (REQ-061).
+    /// Pushes an entry to every admitted connection; an order with where its groups stand, and what closes groups with
+    /// where those end (REQ-061).
     pub(super) fn announce(
         &mut self,
         org: OrgId,
         entry: &[u8],
-        order: Option<&Order>,
+        applied: &Applied,
     ) -> Result<(), StoreError> {
         let listeners: Vec<ConnId> = self
             .connections
@@ -50,10 +51,7 @@ impl Turn<'_> {
             .map(|(_, conn)| conn)
             .filter(|conn| self.caller(*conn).is_some())
             .collect();
-        let mut positions = match order {
-            Some(order) => self.positions(order.seq, &listeners)?,
-            None => BTreeMap::new(),
-        };
+        let mut positions = self.positions(applied, &listeners)?;
         for conn in listeners {
             let push = Push::RosterEntry {
                 entry: entry.to_vec().into(),
@@ -64,15 +62,18 @@ impl Turn<'_> {
         Ok(())
     }
 
-    /// For each listener, the head of every log that it subscribes to, and whether it is asked to go first.
+    /// For each listener, the head of every log that it subscribes to and that the entry concerns, and whether it is asked to
+    /// go first.
     fn positions(
         &self,
-        order: RosterSeq,
+        applied: &Applied,
         listeners: &[ConnId],
     ) -> Result<BTreeMap<ConnId, Vec<OrderPosition>>, StoreError> {
+        let order = applied.order.as_ref().map(|order| order.seq);
         let groups: BTreeSet<GroupId> = listeners
             .iter()
             .flat_map(|conn| self.connections.groups_of(*conn))
+            .filter(|group| order.is_some() || applied.closed_groups.contains(group))
             .collect();
         let keys: Vec<_> = groups.iter().map(|group| group.0.to_vec()).collect();
         self.tx.prefetch(GROUPS, &keys)?;
@@ -82,7 +83,7 @@ impl Turn<'_> {
             let mut subscribers = self.connections.subscribers(group).to_vec();
             // Who was removed with the epoch it has read learns nothing of what came after.
             subscribers.retain(|(_, subscription)| !subscription.awaits_restart);
-            let leased = lease(group, order, head.head_epoch, &subscribers);
+            let leased = order.and_then(|order| lease(group, order, head.head_epoch, &subscribers));
             for (conn, _) in subscribers {
                 positions.entry(conn).or_default().push(OrderPosition {
                     group,

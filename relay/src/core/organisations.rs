@@ -2,13 +2,14 @@
 
 use mortise_protocol::identity::{OrgId, RosterSeq, Slot, sha256};
 use mortise_protocol::roster::{
-    EntrySigner, InvitationStatus, Op, Role, Roster, RosterError, SignedEntry, check_issue_time,
+    EntrySigner, InvitationStatus, Op, Roster, RosterError, SignedEntry, check_issue_time,
 };
 use mortise_protocol::store::Reader as _;
 use mortise_protocol::wire::{Refusal, Request, Response, limits};
 use tls_codec::VLByteVec;
 
 use super::layout::{self, CLAIM_TOKENS, ROSTER, of_org};
+use super::rate::goes_first;
 use super::slots::check_slots;
 use super::turn::{Answer, Caller, Turn};
 use super::{ConnId, Input, StreamId};
@@ -130,7 +131,7 @@ impl Turn<'_> {
         }
         self.note_slotless(org, entry.tbs().signer, &applied);
         self.store_slots(org, slots)?;
-        self.announce(org, bytes, applied.order.as_ref())?;
+        self.announce(org, bytes, &applied)?;
         Ok(appended(&entry))
     }
 
@@ -238,11 +239,6 @@ impl Turn<'_> {
             other => Refusal::RosterRule { code: other.code() },
         }
     }
-}
-
-/// Whether an entry is an order by somebody whose orders nothing may keep waiting.
-fn goes_first(role: Role, entry: &SignedEntry) -> bool {
-    role.administers() && entry.tbs().ops.iter().any(Op::is_order)
 }
 
 /// Whether an entry redeems an invitation: there are no more of those than invitations, which are counted.

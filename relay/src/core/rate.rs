@@ -1,9 +1,10 @@
 //! How often somebody may append to the roster: a bucket per user, and a few tries for who is not admitted (REQ-107).
 //!
-//! It lives in memory alone: after a restart every bucket is full.
+//! It lives in memory alone. A start takes from the buckets what the roster shows to have been appended; what was
+//! refused, and tried by peers who are not admitted, is forgotten.
 
 use mortise_protocol::identity::{OrgId, UserId};
-use mortise_protocol::roster::Role;
+use mortise_protocol::roster::{EntrySigner, Op, Role, Roster, SignedEntry};
 use mortise_protocol::wire::limits;
 
 use super::ConnId;
@@ -27,6 +28,11 @@ fn bucket(role: Role) -> (u32, u64) {
     }
 }
 
+/// Whether an entry is an order by somebody whose orders nothing may keep waiting.
+pub(super) fn goes_first(role: Role, entry: &SignedEntry) -> bool {
+    role.administers() && entry.tbs().ops.iter().any(Op::is_order)
+}
+
 impl Rates {
     /// How long a user has to wait before the next entry, ms; 0 for not at all.
     pub(super) fn wait_ms(&self, org: OrgId, user: UserId, role: Role, now_ms: u64) -> u64 {
@@ -42,6 +48,22 @@ impl Rates {
         let full_at = self.full_at_ms.at((org, user)).unwrap_or(now_ms);
         let full_at = full_at.max(now_ms) + every_ms;
         self.full_at_ms.insert((org, user), full_at);
+    }
+
+    /// Takes from its signer's bucket what an entry of the roster has cost, by the time that it gives.
+    pub(super) fn replay(&mut self, roster: &Roster, entry: &SignedEntry) {
+        let tbs = entry.tbs();
+        let EntrySigner::Device(device) = tbs.signer else {
+            return;
+        };
+        let Some(user) = roster.device(device).map(|d| d.user) else {
+            return;
+        };
+        if let Some(role) = roster.role(user)
+            && !goes_first(role, entry)
+        {
+            self.take(roster.org(), user, role, tbs.issued_at_ms);
+        }
     }
 
     /// Whether a connection of somebody who is not admitted may try another entry.

@@ -24,14 +24,22 @@ pub(super) struct Rosters {
 }
 
 impl Rosters {
-    /// Replays all of them.
-    pub(super) fn load(tx: &Tx<'_>) -> Result<Self, CoreError> {
+    /// Replays all of them; `applied` is shown each entry, with the roster that it leads to.
+    pub(super) fn load(
+        tx: &Tx<'_>,
+        applied: impl FnMut(&Roster, &[u8]),
+    ) -> Result<Self, CoreError> {
         let mut rosters = Self::default();
-        rosters.replay(tx, &[])?;
+        rosters.replay(tx, &[], applied)?;
         Ok(rosters)
     }
 
-    fn replay(&mut self, tx: &Tx<'_>, prefix: &[u8]) -> Result<(), CoreError> {
+    fn replay(
+        &mut self,
+        tx: &Tx<'_>,
+        prefix: &[u8],
+        mut applied: impl FnMut(&Roster, &[u8]),
+    ) -> Result<(), CoreError> {
         let mut from = prefix.to_vec();
         loop {
             let page = tx.scan_from(ROSTER, prefix, &from, PAGE)?;
@@ -39,11 +47,12 @@ impl Rosters {
                 let org = OrgId(*key.first_chunk::<ORG_BYTES>().ok_or(StoreError::Corrupt {
                     reason: "a roster entry's key is too short",
                 })?);
-                self.by_org
-                    .entry(org)
-                    .or_insert_with(|| Roster::new(org))
-                    .apply(read_bytes(row)?)
+                let roster = self.by_org.entry(org).or_insert_with(|| Roster::new(org));
+                let entry = read_bytes(row)?;
+                roster
+                    .apply(entry)
                     .map_err(|source| CoreError::Roster { org, source })?;
+                applied(roster, entry);
             }
             match page.into_iter().last() {
                 Some((key, _)) => from = [&key[..], &[0]].concat(),
@@ -118,7 +127,7 @@ impl Rosters {
     pub(super) fn revert(&mut self, tx: &Tx<'_>) -> Result<(), CoreError> {
         for (org, _) in std::mem::take(&mut self.changed) {
             self.by_org.remove(&org);
-            self.replay(tx, &org.0)?;
+            self.replay(tx, &org.0, |_, _| ())?;
         }
         Ok(())
     }

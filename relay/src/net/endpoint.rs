@@ -5,7 +5,10 @@ use std::sync::Arc;
 
 use mortise_protocol::wire::limits;
 use quinn::crypto::rustls::QuicServerConfig;
-use quinn::{AckFrequencyConfig, Endpoint, ServerConfig, TokioRuntime, TransportConfig, VarInt};
+use quinn::{
+    AckFrequencyConfig, Endpoint, ServerConfig, TokioRuntime, TransportConfig,
+    ValidationTokenConfig, VarInt,
+};
 use rustix::net::sockopt;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -46,7 +49,11 @@ pub(super) fn bind(
 ) -> Result<Endpoint, NetError> {
     let crypto = QuicServerConfig::try_from(tls).map_err(|_| NetError::NoInitialSuite)?;
     let mut config = ServerConfig::with_crypto(Arc::new(crypto));
+    // Nothing that a device keeps tells an observer that it is back (REQ-004).
+    let mut tokens = ValidationTokenConfig::default();
+    tokens.sent(0);
     config
+        .validation_token_config(tokens)
         .transport_config(Arc::new(transport()))
         .max_incoming(MAX_INCOMING)
         .incoming_buffer_size(INCOMING_BYTES)

@@ -100,7 +100,7 @@ impl Reading {
     }
 
     fn encode(&self, head: Head, content_type: ContentType, filler: [u8; 32]) -> Vec<u8> {
-        let cursor = LogCursor::opening(self.opening, RosterSeq(0));
+        let cursor = LogCursor::created(self.opening, RosterSeq(0));
         let aad = AuthenticatedData::new(head.seq, head.hash, cursor).to_bytes();
         let mut ciphertext = vec![0; 128];
         ciphertext.extend_from_slice(&filler);

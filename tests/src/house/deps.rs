@@ -142,6 +142,8 @@ pub fn unlicensed(policy: &Policy, metadata: &Metadata) -> Vec<Finding> {
 /// The feature behind which the crates of openmls keep what is for tests only, and what such crates are called.
 const TEST_FEATURE: &str = "test-utils";
 const MLS_CRATES: &str = "openmls";
+/// What our protocol crate has for the simulated world alone: it keeps secrets in memory.
+const SIMULATION: (&str, &str) = ("mortise-protocol", "simulation");
 /// A second openmls with its tests compiled in: `tests/vectors`.
 const TEST_CRATE: &str = "mortise-kats";
 
@@ -157,7 +159,7 @@ pub const GRAPH: &[&str] = &[
     "--format={p}|{f}",
 ];
 
-/// Test code of the MLS library in a build graph, as [`GRAPH`] prints it.
+/// Test code of the MLS library, and ours for the simulated world, in a build graph, as [`GRAPH`] prints it.
 #[must_use]
 pub fn test_code(graph: &str) -> Vec<Finding> {
     let crates: BTreeSet<(&str, &str)> = graph
@@ -176,6 +178,9 @@ pub fn test_code(graph: &str) -> Vec<Finding> {
         let name = name_of(package);
         if name == TEST_CRATE {
             findings.push(Finding::new(name, "is in the build graph"));
+        }
+        if name == SIMULATION.0 && features.split(',').any(|f| f == SIMULATION.1) {
+            findings.push(Finding::new(name, "is built for the simulated world"));
         }
         if name.starts_with(MLS_CRATES) && features.split(',').any(|f| f == TEST_FEATURE) {
             let version = package.trim_start_matches(name).trim_start();
@@ -262,6 +267,8 @@ mod tests {
         assert_eq!(count("openmls_traits v1|test-utils"), 1);
         assert_eq!(count("openmls_traits v1|test-utils-not (*)"), 0);
         assert_eq!(count("another v1|test-utils"), 0);
+        assert_eq!(count("mortise-protocol v1 (/x)|simulation,sqlite"), 1);
+        assert_eq!(count("mortise-protocol v1 (/x)|sqlite"), 0);
         assert_eq!(count("mortise-kats v1 (/a)|"), 1);
         // No graph is no proof.
         assert_eq!(test_code("another v1|\n").len(), 1);

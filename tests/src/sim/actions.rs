@@ -106,7 +106,7 @@ impl Scenario {
                     self.say();
                 }
             }
-            Action::Race => self.race(),
+            Action::Race => self.race_in(self.groups.clone()),
             Action::Sleep => {
                 let asleep = self.world.people.iter().filter(|p| p.asleep).count();
                 if let Some(who) = self.anybody().filter(|_| asleep < 5) {
@@ -283,9 +283,8 @@ impl Scenario {
         self.model.texts.insert(token, sent);
     }
 
-    /// Two members who are online change the same group at the same moment.
-    fn race(&mut self) {
-        let groups = self.groups.clone();
+    /// Two members who are online change the first of these groups that allows it, at the same moment.
+    pub(super) fn race_in(&mut self, groups: Vec<GroupId>) {
         for group in groups {
             let members = self.members_awake(group);
             let online: Vec<_> = members

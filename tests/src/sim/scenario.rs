@@ -186,7 +186,9 @@ impl Scenario {
                     // Somewhere somebody must be missing.
                     self.create_small_group();
                     self.settle("with one more group")?;
-                    self.act(action)?;
+                    // In the older ones those who are missing may have left for good.
+                    self.tell(|| format!("{action:?} in the newest group"));
+                    self.race_in(self.groups.iter().rev().copied().collect());
                 }
                 _ => self.act(action)?,
             }

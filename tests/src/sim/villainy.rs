@@ -112,7 +112,11 @@ impl Scenario {
 
     fn craft(&mut self, villain: &mut Villain, crime: Crime) -> Option<Crafted> {
         let held = self.model.held.get(&(villain.who, villain.group))?.clone();
-        let mut plan = Plan::default();
+        let mut plan = Plan {
+            // Nobody can commit their own leave.
+            forgets_leaves: villain.has_asked_to_leave(),
+            ..Plan::default()
+        };
         let world = &self.world;
         match crime {
             Crime::Removes => {

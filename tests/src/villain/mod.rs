@@ -35,7 +35,7 @@ use mortise_protocol::wire::aad::AuthenticatedData;
 use mortise_protocol::wire::log::{ACCESS_KEY_LABEL, LogCursor, entry_hash};
 use mortise_protocol::wire::{LogRecord, RecordBody};
 use openmls::prelude::tls_codec::Deserialize as _;
-use openmls::prelude::{MlsGroup, MlsMessageIn};
+use openmls::prelude::{MlsGroup, MlsMessageIn, Proposal};
 use openmls_traits::OpenMlsProvider as _;
 
 use crate::world::{PersonId, World, log_cursor};
@@ -200,6 +200,16 @@ impl Villain {
     #[must_use]
     pub fn leaf(&self, device: DeviceId) -> u32 {
         self.look(|mls| commit::index_of(mls, device).u32())
+    }
+
+    /// Whether its own leave is in the log of this epoch.
+    #[must_use]
+    pub fn has_asked_to_leave(&self) -> bool {
+        self.look(|mls| {
+            let own = mls.own_leaf_index();
+            let mut pending = mls.pending_proposals();
+            pending.any(|p| matches!(p.proposal(), Proposal::Remove(r) if r.removed() == own))
+        })
     }
 
     /// The group's policy.

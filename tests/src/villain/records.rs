@@ -7,6 +7,7 @@ use mortise_protocol::wire::restart::{Restart, RestartCause, RestartStatement};
 use mortise_protocol::wire::{RecordBody, WelcomeFor};
 use openmls::prelude::tls_codec::Serialize as _;
 use openmls::prelude::{MlsGroup, MlsMessageOut};
+use openmls_traits::OpenMlsProvider as _;
 
 use super::twist::{VillainProvider, VillainSigner};
 use super::{Twist, Villain};
@@ -46,6 +47,9 @@ impl Villain {
         twist: &Twist,
     ) -> Crafted {
         self.frame(world, aad, twist, |mls, provider, signer| {
+            // openmls does not speak where somebody has asked to leave.
+            mls.clear_pending_proposals(provider.storage())
+                .expect("a store that writes");
             mls.create_message(provider, signer, content)
                 .expect("a message that openmls makes")
         })

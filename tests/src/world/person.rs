@@ -400,6 +400,7 @@ pub(super) fn event_name(event: &Event) -> &'static str {
         Event::Expelled => "expelled",
         Event::RosterChanged { .. } => "roster",
         Event::DirectoryOpened => "directory",
+        Event::NumberChanged { .. } => "number changed",
         Event::Joined { .. } => "joined",
         Event::Message { .. } => "message",
         Event::Done { .. } => "done",

@@ -1,10 +1,14 @@
 //! `mortise group create`, `add` and `remove`.
 
+use std::collections::BTreeSet;
+
 use clap::Args;
-use mortise_protocol::engine::{CommandKind, Event};
+use mortise_protocol::engine::{CommandKind, EngineError, Event};
+use mortise_protocol::identity::{GroupId, UserId};
 
 use super::super::{Context, values};
 use super::{done, find};
+use crate::driver::ClientEngine;
 use crate::error::CliError;
 use crate::output::Report;
 
@@ -74,7 +78,15 @@ pub(super) struct Add {
 impl Add {
     pub(super) async fn run(self, cx: &Context) -> Result<(), CliError> {
         let (names, group) = find(cx, &self.group).await?;
-        let users = names.find_users(&self.users)?;
+        let mut users = names.find_users(&self.users)?;
+        let present = members(cx, group).await?;
+        for user in users.extract_if(.., |user| present.contains(user)) {
+            let who = names.user(user).unwrap_or_else(|| user.to_string());
+            cx.out.note(&format!("{who} is in the group already")).await;
+        }
+        if users.is_empty() {
+            return Ok(());
+        }
         let report = Report::MembersAdded {
             group: group.to_string(),
             group_name: names.group(group),
@@ -84,6 +96,27 @@ impl Add {
         cx.carry_out("the change", kind, done).await?;
         cx.out.report(&report).await
     }
+}
+
+/// The users all of whose admitted devices are in a group.
+async fn members(cx: &Context, group: GroupId) -> Result<BTreeSet<UserId>, CliError> {
+    let members = move |engine: &mut ClientEngine| -> Result<_, EngineError> {
+        let views = engine.groups()?;
+        let leaves = views.into_iter().find(|view| view.id == group);
+        let leaves = leaves.map_or_else(Vec::new, |view| view.members);
+        let devices: BTreeSet<_> = leaves.iter().map(|leaf| leaf.device).collect();
+        let roster = engine.roster();
+        let is_whole = |user: &UserId| {
+            let mut all = roster.devices_of(*user);
+            all.all(|(device, _)| devices.contains(&device))
+        };
+        Ok(leaves
+            .iter()
+            .map(|leaf| leaf.user)
+            .filter(is_whole)
+            .collect())
+    };
+    Ok(cx.session.query(members).await??)
 }
 
 /// Remove a user from one group (to remove somebody from everything: `mortise offboard`)

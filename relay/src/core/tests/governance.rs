@@ -194,6 +194,11 @@ fn a_member_who_floods_has_to_wait() {
     let next = rename(&world, &member, 99);
     let answer = world.ask(conn, next.clone());
     apply(&mut world, &next, &answer);
+    // A restart is no way around it: the roster shows what was appended.
+    world.core = world.restarted();
+    let conn = world.online(&member);
+    let next = rename(&world, &member, 98);
+    assert_eq!(world.refused(conn, next), limited);
 }
 
 /// An entry that follows the one before the head.

@@ -1,8 +1,8 @@
 //! What MLS costs a device, beside the stacks that others use: leaving (`departure`) and talking (`sendpath`).
 //!
 //! The same history for each: a group is filled by commits of 250, warmed or not, and then somebody is removed, or messages are
-//! sent. Every step ends when the state is in a SQLCipher file with `synchronous=FULL`. Costs are processor time of the thread
-//! that works: waiting for the disk is not among them. Nobody's transport, roster or rules are in here.
+//! sent. Every step ends when the state is in a SQLCipher file with `synchronous=FULL`. Costs are processor time of the process, in
+//! which nothing else works: waiting for the disk is not among them. Nobody's transport, roster or rules are in here.
 
 mod disk;
 mod other;
@@ -55,7 +55,7 @@ fn notes(report: &mut Report) {
          another AWS-LC than ours), for 0x004F with the KEM of openmls's provider",
     );
     report.note(
-        "processor time of the thread that works, in user and system mode; every state in SQLCipher with synchronous=FULL",
+        "processor time of the process, in user and system mode; every state in SQLCipher with synchronous=FULL",
     );
 }
 
