@@ -7,7 +7,9 @@ use std::time::Duration;
 use anyhow::{bail, ensure};
 use mortise_client::machine::now_ms;
 use mortise_client::transport::{self, Connection};
-use mortise_protocol::identity::{DeviceId, GroupId, Hash, LogSeq, OrgId, SigningKey, UserId};
+use mortise_protocol::identity::{
+    DeviceId, GroupId, Hash, LogSeq, OrgId, RosterSeq, SigningKey, UserId,
+};
 use mortise_protocol::roster::{EntrySigner, Head, Op, SignedEntry, sign_entry};
 use mortise_protocol::wire::{
     ClientToRelay, Push, Refusal, RelayToClient, Request, RequestId, Response,
@@ -61,6 +63,11 @@ impl Field {
         let up: Vec<&String> = nodes.iter().flatten().collect();
         up.choose(rng).map(|address| (*address).clone())
     }
+
+    fn is_up(&self, address: &str) -> bool {
+        let nodes = self.nodes.lock().unwrap_or_else(PoisonError::into_inner);
+        nodes.iter().flatten().any(|up| up == address)
+    }
 }
 
 /// What somebody who runs the show asks of a device.
@@ -78,7 +85,16 @@ pub(super) enum Wish {
 #[derive(Clone, Debug)]
 enum Open {
     Record(Box<Reading>, Vec<u8>),
-    Entry(Vec<u8>),
+    Order(Order),
+}
+
+/// An order that was given.
+#[derive(Clone, Debug)]
+struct Order {
+    user: UserId,
+    entry: Vec<u8>,
+    /// Where the roster ends with it.
+    head: Head,
 }
 
 /// One device.
@@ -91,6 +107,10 @@ pub(super) struct Client {
     pub(super) head: Head,
     /// How many of the orders were given; only the owner's device gives any.
     ordered: Option<usize>,
+    /// Orders that met a roster whose end was not known here, and that end.
+    overtaken: Vec<(Order, RosterSeq)>,
+    /// The entries that were learned.
+    chain: BTreeMap<RosterSeq, Hash>,
     pub(super) wish: watch::Receiver<Wish>,
     unsettled: VecDeque<Open>,
     is_removed: bool,
@@ -99,6 +119,8 @@ pub(super) struct Client {
 /// One connection of a device.
 struct Line {
     connection: Connection,
+    /// Of the node.
+    address: String,
     asked: u64,
     pending: HashMap<RequestId, (Asked, Option<Open>)>,
 }
@@ -120,6 +142,8 @@ impl Client {
             groups: groups.iter().map(|id| Reading::from_start(*id)).collect(),
             head,
             ordered: None,
+            overtaken: Vec::new(),
+            chain: BTreeMap::new(),
             wish,
             unsettled: VecDeque::new(),
             is_removed: false,
@@ -204,6 +228,7 @@ impl Client {
         let connection = transport::connect(&address, self.field.pin, key, CONNECT).await?;
         let mut line = Line {
             connection,
+            address,
             asked: 0,
             pending: HashMap::new(),
         };
@@ -246,6 +271,10 @@ impl Client {
         let until = tokio::time::Instant::now() + stay;
         loop {
             self.report(line);
+            // What a machine that is still there says of a port that nobody listens on; QUIC by itself notices after 30 s.
+            if !self.field.is_up(&line.address) {
+                return Err(Gone.into());
+            }
             let wish = *self.wish.borrow();
             let is_over = tokio::time::Instant::now() > until && wish == Wish::Work;
             if wish == Wish::Stop || is_over && !self.is_removed {
@@ -273,7 +302,7 @@ impl Client {
         if let Some(open) = self.unsettled.pop_front() {
             let request = match &open {
                 Open::Record(reading, payload) => reading.submit(&binding, payload.clone()),
-                Open::Entry(entry) => append(entry.clone()),
+                Open::Order(order) => append(order.entry.clone()),
             };
             return self.ask(line, request, Some(open));
         }
@@ -311,6 +340,14 @@ impl Client {
     }
 
     fn next_order(&mut self) -> Option<UserId> {
+        let known = self.head.seq;
+        if let Some(at) = self.overtaken.iter().position(|(_, end)| *end <= known) {
+            let (order, _) = self.overtaken.swap_remove(at);
+            // What overtook it may be itself: sent on an earlier connection, and never answered.
+            if self.chain.get(&order.head.seq) != Some(&order.head.hash) {
+                return Some(order.user);
+            }
+        }
         let given = self.ordered.as_mut()?;
         let user = self.field.orders.borrow().get(*given).copied()?;
         *given += 1;
@@ -319,7 +356,7 @@ impl Client {
 
     fn has_orders(&self) -> bool {
         let asked = self.field.orders.borrow().len();
-        self.ordered.is_some_and(|given| given < asked)
+        self.ordered.is_some_and(|given| given < asked) || !self.overtaken.is_empty()
     }
 
     /// Removes a user.
@@ -327,8 +364,14 @@ impl Client {
         let signer = EntrySigner::Device(self.device());
         let ops = vec![Op::RemoveUser { user }];
         let entry = sign_entry(self.field.org, self.head, now_ms(), signer, &self.mls, ops);
+        let head = entry.head();
         let entry = entry.into_bytes();
-        self.ask(line, append(entry.clone()), Some(Open::Entry(entry)))
+        let request = append(entry.clone());
+        self.ask(
+            line,
+            request,
+            Some(Open::Order(Order { user, entry, head })),
+        )
     }
 
     fn hear(&mut self, line: &mut Line, frame: RelayToClient) -> anyhow::Result<()> {
@@ -369,6 +412,13 @@ impl Client {
                 }
             }
             Response::RosterAppended { head } => self.field.book.learn(*head),
+            Response::Refused(Refusal::RosterConflict { head }) => {
+                if let Some(Open::Order(order)) = open {
+                    self.overtaken.push((order, head.seq));
+                    let after = self.head.seq;
+                    self.ask(line, Request::FetchRoster { after }, None)?;
+                }
+            }
             // It was not written, and is wanted.
             Response::Refused(Refusal::Storage) => self.unsettled.extend(open),
             Response::Refused(Refusal::RosterFork) if !self.is_removed => {
@@ -392,6 +442,7 @@ impl Client {
             self.head.seq
         );
         self.head = head;
+        self.chain.insert(head.seq, head.hash);
         self.field.book.learn(head);
         // Who hears of an entry looks at where the logs are: that is a read after it.
         let binding = line.connection.binding();

@@ -20,7 +20,7 @@ pub use nats::Nats;
 pub use nodes::{Node, Programs, init};
 pub use postgres::Postgres;
 pub use proxy::{Door, Proxy};
-pub use run::{Outcome, run};
+pub use run::{Outcome, RunError, run};
 pub use weather::Weather;
 
 /// Why a cluster cannot be had on this machine, if it cannot.

@@ -37,27 +37,42 @@ pub struct Outcome {
     pub checked: Result<Tally, Fault>,
     /// What happened to the servers, by kind.
     pub blows: BTreeMap<&'static str, usize>,
-    /// From the first record to the last, seconds.
-    pub seconds: f64,
+    /// How long each part took, seconds: the servers and the organisation, the weather, coming to rest, checking.
+    pub took: [f64; 4],
+}
+
+/// Why a run has no outcome.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The servers, or the organisation, could not be had: nothing was shown.
+    #[error("did not begin: {0:#}")]
+    NotBegun(anyhow::Error),
+    /// A client met what no node may say, a server did not come back, or it did not come to rest.
+    #[error("{0:#}")]
+    Broken(anyhow::Error),
 }
 
 /// Runs a seed. With a planted fault the weather is what shows it.
 ///
 /// # Errors
-/// When a server does not start, a client meets what no node may say, or it does not come to rest.
-pub fn run(seed: u64, programs: &Programs) -> anyhow::Result<Outcome> {
+/// [`RunError`].
+pub fn run(seed: u64, programs: &Programs) -> Result<Outcome, RunError> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
-        .context("start a runtime")?;
+        .context("start a runtime")
+        .map_err(RunError::NotBegun)?;
     runtime.block_on(async {
-        let mut show = Show::prepare(seed, programs).await?;
-        let outcome = show.go_on().await;
-        if outcome.is_err() {
-            show.keep_logs();
+        let start = Instant::now();
+        let prepared = Show::prepare(seed, programs).await;
+        let mut show = prepared.map_err(RunError::NotBegun)?;
+        let outcome = show.go_on(start).await;
+        if !matches!(&outcome, Ok(outcome) if outcome.checked.is_ok()) && programs.planted.is_none()
+        {
+            show.keep_logs(seed);
         }
-        outcome
+        outcome.map_err(RunError::Broken)
     })
 }
 
@@ -181,8 +196,8 @@ impl Show {
         *nodes = addresses.collect();
     }
 
-    async fn go_on(&mut self) -> anyhow::Result<Outcome> {
-        let start = Instant::now();
+    async fn go_on(&mut self, start: Instant) -> anyhow::Result<Outcome> {
+        let prepared = Instant::now();
         let mut tasks = JoinSet::new();
         for client in std::mem::take(&mut self.clients) {
             tasks.spawn(client.run());
@@ -201,6 +216,7 @@ impl Show {
                 *blows.entry(name).or_default() += 1;
             }
         }
+        let healed = Instant::now();
         tokio::task::block_in_place(|| self.heal())?;
         self.wish.send_replace(Wish::Settle);
         let rested = self.rest(&mut tasks).await;
@@ -209,11 +225,14 @@ impl Show {
             ended??;
         }
         rested?;
-        let seconds = start.elapsed().as_secs_f64();
+        let rested = Instant::now();
+        let checked = history::check(&self.finish()?);
+        let ends = [prepared, healed, rested, Instant::now()];
+        let starts = [start, prepared, healed, rested];
         Ok(Outcome {
-            checked: history::check(&self.finish()?),
+            checked,
             blows,
-            seconds,
+            took: std::array::from_fn(|n| (ends[n] - starts[n]).as_secs_f64()),
         })
     }
 
@@ -357,9 +376,9 @@ impl Show {
     }
 
     /// Leaves what the nodes have said for whoever looks into a failure.
-    fn keep_logs(&self) {
-        let kept =
-            std::env::temp_dir().join(format!("mortise-cluster-failed-{}", std::process::id()));
+    fn keep_logs(&self, seed: u64) {
+        let name = format!("mortise-cluster-failed-{}-{seed}", std::process::id());
+        let kept = std::env::temp_dir().join(name);
         if copy_logs(self.dir.path(), &kept).is_ok() {
             eprintln!("what the nodes have said is in {}", kept.display());
         }
