@@ -100,7 +100,7 @@ impl Twist {
         }
     }
 
-    /// Gives the n-th derived key pair, from 0, a public key of zeros: of a path, its parents from below, then its leaf.
+    /// Gives the n-th derived key pair, from 0, a public key of 32 zeros, which is none of X-Wing and useless of X25519: of a path, its parents from below, then its leaf.
     #[must_use]
     pub fn unusable_key(nth: usize) -> Self {
         Self {
@@ -426,7 +426,7 @@ impl OpenMlsCrypto for TwistedCrypto<'_> {
         let mut pair = self.inner.derive_hpke_keypair(config, ikm)?;
         let mut state = self.twist.state.lock().expect("not poisoned");
         if self.twist.unusable_key == Some(state.derived) {
-            pair.public.fill(0);
+            pair.public = vec![0; 32];
         }
         state.derived += 1;
         Ok(pair)

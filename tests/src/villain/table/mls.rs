@@ -192,10 +192,9 @@ fn unusable(how: &'static str, make: fn(&mut Stage) -> Forged) -> Row {
 
 fn keys() -> Vec<Row> {
     vec![
-        unusable(
-            "a path whose leaf has a public key of zeros",
-            |stage| stage.commit(with_unusable_key(2)),
-        ),
+        unusable("a path whose leaf has a public key of zeros", |stage| {
+            stage.commit(with_unusable_key(2))
+        }),
         unusable(
             "a path with a public key of zeros for a parent that the receiver is not under",
             |stage| stage.commit(with_unusable_key(0)),
