@@ -74,6 +74,18 @@ enum Bench {
         #[arg(long)]
         json: bool,
     },
+    /// The loads of firehose and rooms on one, two and three nodes over PostgreSQL: what a message costs them
+    Cluster {
+        /// Rounds of each load on each number of nodes
+        #[arg(long, value_name = "N", default_value_t = 3)]
+        rounds: usize,
+        /// Commits wait for a synchronous standby
+        #[arg(long)]
+        standby: bool,
+        /// Print one line of JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// A process of many devices; the bench starts it
     #[command(hide = true)]
     Worker {
@@ -284,6 +296,14 @@ fn main() -> anyhow::Result<ExitCode> {
         }),
         Bench::Append { rounds, json } => bench::run("append", json, |progress, report| {
             relay::append(rounds, progress, report)
+        }),
+        Bench::Cluster {
+            rounds,
+            standby,
+            json,
+        } => bench::run("cluster", json, |progress, report| {
+            let options = relay::ClusterOptions { rounds, standby };
+            relay::cluster(options, progress, report)
         }),
         Bench::Large(args) => {
             anyhow::ensure!(

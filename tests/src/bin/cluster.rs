@@ -10,7 +10,7 @@ use std::time::Instant;
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use mortise_relay::{Relay, RelayConfig};
-use mortise_tests::cluster::{self, Outcome, Programs, RunError};
+use mortise_tests::cluster::{self, Outcome, Programs, RunError, Sky};
 use mortise_tests::demo::Binaries;
 use serde_json::json;
 
@@ -122,6 +122,11 @@ impl Ends {
 
 /// Runs the seeds in order, some at a time, and tells of each as it ends.
 fn run_all(arguments: &Arguments, programs: &Programs) -> anyhow::Result<Ends> {
+    let sky = if arguments.plant {
+        Sky::AtCommits
+    } else {
+        Sky::Everything
+    };
     let next = AtomicU64::new(arguments.seed);
     let last = arguments.seed + arguments.runs;
     let (tell, told) = channel();
@@ -135,7 +140,7 @@ fn run_all(arguments: &Arguments, programs: &Programs) -> anyhow::Result<Ends> {
                         return;
                     }
                     let start = Instant::now();
-                    let ran = run_patiently(seed, programs);
+                    let ran = run_patiently(seed, programs, sky);
                     if tell.send((seed, ran, start.elapsed())).is_err() {
                         return;
                     }
@@ -153,13 +158,13 @@ fn run_all(arguments: &Arguments, programs: &Programs) -> anyhow::Result<Ends> {
 }
 
 /// What did not begin has shown nothing, and is tried again.
-fn run_patiently(seed: u64, programs: &Programs) -> Ran {
-    let mut ran = cluster::run(seed, programs);
+fn run_patiently(seed: u64, programs: &Programs, sky: Sky) -> Ran {
+    let mut ran = cluster::run(seed, programs, sky);
     for _ in 1..TRIES {
         if !matches!(ran, Err(RunError::NotBegun(_))) {
             break;
         }
-        ran = cluster::run(seed, programs);
+        ran = cluster::run(seed, programs, sky);
     }
     ran
 }

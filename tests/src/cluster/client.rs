@@ -38,6 +38,8 @@ pub(super) struct Field {
     pub(super) book: Book,
     /// Where the nodes listen, as far as they run.
     pub(super) nodes: Mutex<Vec<Option<String>>>,
+    /// A node that whoever gives orders keeps away from.
+    pub(super) avoided: Mutex<Option<String>>,
     /// Users whom the owner is to remove.
     pub(super) orders: watch::Receiver<Vec<UserId>>,
     /// How far each device is.
@@ -58,15 +60,14 @@ pub(super) struct State {
 }
 
 impl Field {
-    fn pick(&self, rng: &mut ChaCha12Rng) -> Option<String> {
+    /// The nodes that a device may connect to.
+    fn up(&self, commands: bool) -> Vec<String> {
         let nodes = self.nodes.lock().unwrap_or_else(PoisonError::into_inner);
-        let up: Vec<&String> = nodes.iter().flatten().collect();
-        up.choose(rng).map(|address| (*address).clone())
-    }
-
-    fn is_up(&self, address: &str) -> bool {
-        let nodes = self.nodes.lock().unwrap_or_else(PoisonError::into_inner);
-        nodes.iter().flatten().any(|up| up == address)
+        let avoided = self.avoided.lock().unwrap_or_else(PoisonError::into_inner);
+        let up = nodes.iter().flatten();
+        up.filter(|node| !commands || avoided.as_ref() != Some(*node))
+            .cloned()
+            .collect()
     }
 }
 
@@ -221,7 +222,8 @@ impl Client {
     }
 
     async fn connect(&mut self) -> anyhow::Result<Line> {
-        let Some(address) = self.field.pick(&mut self.rng) else {
+        let up = self.field.up(self.ordered.is_some());
+        let Some(address) = up.choose(&mut self.rng).cloned() else {
             bail!("no node runs");
         };
         let key = Arc::clone(&self.transport);
@@ -272,7 +274,11 @@ impl Client {
         loop {
             self.report(line);
             // What a machine that is still there says of a port that nobody listens on; QUIC by itself notices after 30 s.
-            if !self.field.is_up(&line.address) {
+            if !self
+                .field
+                .up(self.ordered.is_some())
+                .contains(&line.address)
+            {
                 return Err(Gone.into());
             }
             let wish = *self.wish.borrow();

@@ -21,7 +21,7 @@ pub use nodes::{Node, Programs, init};
 pub use postgres::Postgres;
 pub use proxy::{Door, Proxy};
 pub use run::{Outcome, RunError, run};
-pub use weather::Weather;
+pub use weather::{Sky, Weather};
 
 /// Why a cluster cannot be had on this machine, if it cannot.
 #[must_use]

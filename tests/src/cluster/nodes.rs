@@ -124,6 +124,12 @@ impl Node {
         self.process = None;
     }
 
+    /// Its process id, if it runs.
+    #[must_use]
+    pub fn pid(&self) -> Option<u32> {
+        self.process.as_ref().map(Process::id)
+    }
+
     /// Whether it runs.
     #[must_use]
     pub fn is_up(&self) -> bool {

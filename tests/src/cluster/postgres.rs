@@ -66,6 +66,8 @@ pub struct Postgres {
     account: Option<Account>,
     primary: Instance,
     standby: Option<Instance>,
+    /// Settings beside the usual ones.
+    more: &'static [&'static str],
     dir: TempDir,
 }
 
@@ -75,6 +77,14 @@ impl Postgres {
     /// # Errors
     /// When PostgreSQL is missing or does not start.
     pub fn start() -> anyhow::Result<Self> {
+        Self::start_set(&[])
+    }
+
+    /// As [`Postgres::start`], with these settings (`name=value`) beside the usual ones.
+    ///
+    /// # Errors
+    /// As [`Postgres::start`].
+    pub fn start_set(more: &'static [&'static str]) -> anyhow::Result<Self> {
         let bin = programs().context("PostgreSQL is not on this machine")?;
         let account = Account::unprivileged()?;
         let dir = tempfile::Builder::new().prefix("mpg-").tempdir_in("/tmp")?;
@@ -86,6 +96,7 @@ impl Postgres {
             bin,
             account,
             standby: None,
+            more,
             dir,
         };
         postgres.initialise()?;
@@ -130,7 +141,15 @@ impl Postgres {
     /// # Errors
     /// As [`Postgres::start`].
     pub fn start_with_standby() -> anyhow::Result<Self> {
-        let mut postgres = Self::start()?;
+        Self::start_set(&[])?.with_standby()
+    }
+
+    /// Adds a standby that every commit waits for.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub fn with_standby(self) -> anyhow::Result<Self> {
+        let mut postgres = self;
         let standby = instance(postgres.dir.path(), "2", postgres.account)?;
         let mut backup = postgres.command("pg_basebackup");
         let from = format!(
@@ -160,7 +179,7 @@ impl Postgres {
             .arg(&instance.data)
             .arg("-k")
             .arg(&instance.sockets);
-        for setting in SETTINGS.iter().chain(more) {
+        for setting in SETTINGS.iter().chain(self.more).chain(more) {
             serve.args(["-c", setting]);
         }
         let log = instance.data.with_extension("log");
@@ -223,6 +242,40 @@ impl Postgres {
     #[must_use]
     pub fn address(&self) -> String {
         self.primary.address()
+    }
+
+    /// What a query answers on the primary, one row a line, columns parted by `|`.
+    ///
+    /// # Errors
+    /// When it fails.
+    pub fn query(&self, sql: &str) -> anyhow::Result<String> {
+        let mut ask = self.command("psql");
+        ask.arg("-h").arg(&self.primary.sockets);
+        ask.args(["-U", "mortise", "-d", "postgres", "-qAt", "-c", sql]);
+        let output = ask.output().context("run psql")?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        anyhow::ensure!(output.status.success(), "psql: {said}");
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    /// The processes of its servers: those that were started, and theirs.
+    #[must_use]
+    pub fn pids(&self) -> Vec<u32> {
+        let servers = [Some(&self.primary), self.standby.as_ref()];
+        let servers = servers.into_iter().flatten();
+        let first: Vec<u32> = servers
+            .filter_map(|instance| instance.server.as_ref().map(Server::id))
+            .collect();
+        let all = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+        let children = all.filter_map(|entry| {
+            let pid: u32 = entry.file_name().to_str()?.parse().ok()?;
+            let stat = std::fs::read_to_string(entry.path().join("stat")).ok()?;
+            let (_, fields) = stat.rsplit_once(')')?;
+            let parent: u32 = fields.split_whitespace().nth(1)?.parse().ok()?;
+            first.contains(&parent).then_some(pid)
+        });
+        let children: Vec<u32> = children.collect();
+        first.iter().copied().chain(children).collect()
     }
 
     /// `postgres://…` of a new, empty database on it.

@@ -1,4 +1,5 @@
-//! A door between a node and a server: open, held (nothing passes, nothing breaks), or shut (what is open breaks).
+//! A door between a node and a server: open, held (nothing passes, nothing breaks), held for commits alone, or shut (what
+//! is open breaks).
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -9,6 +10,9 @@ use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+/// A transaction's last statement, as the protocol of PostgreSQL carries it.
+const COMMIT: &[u8] = b"COMMIT\0";
+
 /// What a door lets through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Door {
@@ -16,6 +20,8 @@ pub enum Door {
     Open,
     /// Nothing: bytes wait in front of it.
     Held,
+    /// Everything but a transaction's last journey: whoever has read and decided waits in front of it.
+    HeldAtCommit,
     /// Nothing, and connections break.
     Shut,
 }
@@ -25,6 +31,8 @@ pub enum Door {
 pub struct Proxy {
     port: u16,
     door: Arc<watch::Sender<Door>>,
+    /// How many commits were held.
+    caught: Arc<watch::Sender<u64>>,
     _tasks: JoinSet<()>,
 }
 
@@ -40,10 +48,12 @@ impl Proxy {
         let port = listener.local_addr().context("open a port")?.port();
         let (door, state) = watch::channel(Door::Open);
         let mut tasks = JoinSet::new();
-        tasks.spawn(accept(listener, socket, state));
+        let caught = Arc::new(watch::Sender::new(0));
+        tasks.spawn(accept(listener, socket, state, Arc::clone(&caught)));
         Ok(Self {
             port,
             door: Arc::new(door),
+            caught,
             _tasks: tasks,
         })
     }
@@ -52,6 +62,12 @@ impl Proxy {
     #[must_use]
     pub fn port(&self) -> u16 {
         self.port
+    }
+
+    /// Counts the commits that were held.
+    #[must_use]
+    pub fn caught(&self) -> watch::Receiver<u64> {
+        self.caught.subscribe()
     }
 
     /// What opens it later.
@@ -77,7 +93,12 @@ impl Opener {
     }
 }
 
-async fn accept(listener: TcpListener, socket: PathBuf, state: watch::Receiver<Door>) {
+async fn accept(
+    listener: TcpListener,
+    socket: PathBuf,
+    state: watch::Receiver<Door>,
+    caught: Arc<watch::Sender<u64>>,
+) {
     let mut pairs = JoinSet::new();
     loop {
         // Biased: what has ended makes room first.
@@ -86,13 +107,18 @@ async fn accept(listener: TcpListener, socket: PathBuf, state: watch::Receiver<D
             Some(_) = pairs.join_next() => {}
             accepted = listener.accept() => {
                 let Ok((stream, _)) = accepted else { return };
-                pairs.spawn(carry(stream, socket.clone(), state.clone()));
+                pairs.spawn(carry(stream, socket.clone(), state.clone(), Arc::clone(&caught)));
             }
         }
     }
 }
 
-async fn carry(stream: TcpStream, socket: PathBuf, mut state: watch::Receiver<Door>) {
+async fn carry(
+    stream: TcpStream,
+    socket: PathBuf,
+    mut state: watch::Receiver<Door>,
+    caught: Arc<watch::Sender<u64>>,
+) {
     // Whoever comes to a held door waits in front of it.
     let Ok(door) = state
         .wait_for(|door| *door != Door::Held)
@@ -113,8 +139,8 @@ async fn carry(stream: TcpStream, socket: PathBuf, mut state: watch::Receiver<Do
     let mut shut = state.clone();
     // Either end, or the door, ends both directions.
     tokio::select! {
-        () = pass(from_node, to_server, state.clone()) => {}
-        () = pass(from_server, to_node, state) => {}
+        () = pass(from_node, to_server, state.clone(), Some(&caught)) => {}
+        () = pass(from_server, to_node, state, None) => {}
         _ = shut.wait_for(|door| *door == Door::Shut) => {}
     }
 }
@@ -123,16 +149,28 @@ async fn pass(
     mut from: impl tokio::io::AsyncRead + Unpin,
     mut to: impl tokio::io::AsyncWrite + Unpin,
     mut state: watch::Receiver<Door>,
+    caught: Option<&watch::Sender<u64>>,
 ) {
     let mut buffer = vec![0; 64 * 1024];
     loop {
         let Ok(n @ 1..) = from.read(&mut buffer).await else {
             return;
         };
-        if state.wait_for(|door| *door != Door::Held).await.is_err() {
+        let Some(bytes) = buffer.get(..n) else { return };
+        // A commit comes with what it commits, in one write of the node's; it may be cut in two, and is not caught then.
+        let commits = caught.filter(|_| bytes.windows(COMMIT.len()).any(|w| w == COMMIT));
+        let at_commit = *state.borrow() == Door::HeldAtCommit;
+        if let (Some(caught), true) = (commits, at_commit) {
+            caught.send_modify(|count| *count += 1);
+        }
+        let passes = |door: &Door| match door {
+            Door::Held => false,
+            Door::HeldAtCommit => commits.is_none(),
+            Door::Open | Door::Shut => true,
+        };
+        if state.wait_for(passes).await.is_err() {
             return;
         }
-        let Some(bytes) = buffer.get(..n) else { return };
         if to.write_all(bytes).await.is_err() {
             return;
         }

@@ -17,7 +17,7 @@ use tokio::task::JoinSet;
 
 use super::book::Book;
 use super::client::{Client, Field, State, Wish};
-use super::weather::{Blow, Weather};
+use super::weather::{Blow, Sky, Weather};
 use super::{Door, Nats, Node, Postgres, Programs, Proxy, init};
 use crate::bench::Progress;
 use crate::bench::organisation::found;
@@ -29,6 +29,13 @@ const GROUPS: usize = 3;
 const SUITE: u16 = 0x0001;
 /// How long everything may take to come to rest.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How long a node may take to come to a commit.
+const CATCH: Duration = Duration::from_secs(10);
+/// How long an order may take, and devices to hear of it: together less than the 2 s after which a database ends a
+/// transaction that hangs.
+const ANSWERED: Duration = Duration::from_millis(1_100);
+const LOOKED: Duration = Duration::from_millis(400);
 
 /// What a run has shown.
 #[derive(Debug)]
@@ -52,11 +59,11 @@ pub enum RunError {
     Broken(anyhow::Error),
 }
 
-/// Runs a seed. With a planted fault the weather is what shows it.
+/// Runs a seed under one weather.
 ///
 /// # Errors
 /// [`RunError`].
-pub fn run(seed: u64, programs: &Programs) -> Result<Outcome, RunError> {
+pub fn run(seed: u64, programs: &Programs, sky: Sky) -> Result<Outcome, RunError> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -65,7 +72,7 @@ pub fn run(seed: u64, programs: &Programs) -> Result<Outcome, RunError> {
         .map_err(RunError::NotBegun)?;
     runtime.block_on(async {
         let start = Instant::now();
-        let prepared = Show::prepare(seed, programs).await;
+        let prepared = Show::prepare(seed, programs, sky).await;
         let mut show = prepared.map_err(RunError::NotBegun)?;
         let outcome = show.go_on(start).await;
         if !matches!(&outcome, Ok(outcome) if outcome.checked.is_ok()) && programs.planted.is_none()
@@ -93,7 +100,7 @@ struct Show {
 }
 
 impl Show {
-    async fn prepare(seed: u64, programs: &Programs) -> anyhow::Result<Self> {
+    async fn prepare(seed: u64, programs: &Programs, sky: Sky) -> anyhow::Result<Self> {
         let mut rng = ChaCha12Rng::seed_from_u64(seed);
         let postgres = Postgres::start_with_standby()?;
         let nats = Nats::start()?;
@@ -127,6 +134,7 @@ impl Show {
             pin: claim.relay_key,
             book: Book::default(),
             nodes: Mutex::new(Vec::new()),
+            avoided: Mutex::default(),
             states: Mutex::default(),
             orders: asked,
             commit_every: rng.random_range(5..40),
@@ -146,9 +154,9 @@ impl Show {
                 wishes.clone(),
             ));
         }
-        let weather = match programs.planted {
-            None => Weather::draw(&mut rng, NODES),
-            Some(_) => Weather::hanging(&mut rng, NODES),
+        let weather = match sky {
+            Sky::Everything => Weather::draw(&mut rng, NODES),
+            Sky::AtCommits => Weather::at_commits(&mut rng, NODES),
         };
         let mut show = Self {
             postgres,
@@ -280,6 +288,10 @@ impl Show {
                 self.door(n, Door::Shut, ms);
                 "nodes cut off"
             }
+            Blow::OrderAtCommit(n) => {
+                let waiting = self.order_at_commit(n);
+                return tokio::runtime::Handle::current().block_on(waiting);
+            }
             Blow::Order => {
                 let Some(user) = self.leavers.pop() else {
                     return Ok(None);
@@ -288,6 +300,45 @@ impl Show {
                 "orders"
             }
         }))
+    }
+
+    /// Holds a node that has decided and not committed, has somebody removed on another one, and lets go before the
+    /// database does. With the lane the order waits for that commit; without, it does not.
+    async fn order_at_commit(&mut self, n: usize) -> anyhow::Result<Option<&'static str>> {
+        let node = self.nodes.get(n).context("no such node")?;
+        let field = Arc::clone(&self.field);
+        let avoid = |node: Option<String>| {
+            *field.avoided.lock().unwrap_or_else(PoisonError::into_inner) = node;
+        };
+        avoid(Some(node.address.clone()));
+        let mut catching = JoinSet::new();
+        for door in &node.doors {
+            let mut caught = door.caught();
+            let before = *caught.borrow();
+            door.set(Door::HeldAtCommit);
+            catching.spawn(async move { caught.wait_for(|now| *now > before).await.is_ok() });
+        }
+        let caught = tokio::time::timeout(CATCH, catching.join_next()).await;
+        let mut happened = None;
+        if caught.is_ok()
+            && let Some(user) = self.leavers.pop()
+        {
+            let before = self.field.book.newest().map(|head| head.seq);
+            self.orders.send_modify(|orders| orders.push(user));
+            let until = Instant::now() + ANSWERED;
+            while Instant::now() < until && self.field.book.newest().map(|head| head.seq) == before
+            {
+                super::pass(Duration::from_millis(10)).await;
+            }
+            // Whoever hears of the order looks where the logs are.
+            super::pass(LOOKED).await;
+            happened = Some("orders at a commit");
+        }
+        for door in &node.doors {
+            door.set(Door::Open);
+        }
+        avoid(None);
+        Ok(happened)
     }
 
     /// Moves the doors between a node and the database, and opens them again later.

@@ -101,6 +101,10 @@ impl Server {
         Ok(server)
     }
 
+    pub(super) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     fn pid(&self) -> Pid {
         Pid::from_child(&self.child)
     }

@@ -26,8 +26,19 @@ pub(super) enum Blow {
     Cut(usize, u64),
     /// The owner removes somebody.
     Order,
+    /// A node has decided a batch and has not committed it while the owner removes somebody elsewhere.
+    OrderAtCommit(usize),
     /// Nothing.
     Calm,
+}
+
+/// Which weather a run has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sky {
+    /// Everything that can happen.
+    Everything,
+    /// Orders that meet a node between its reads and its commit.
+    AtCommits,
 }
 
 /// What a run goes through.
@@ -63,15 +74,14 @@ impl Weather {
         Self { blows }
     }
 
-    /// Nothing but nodes that hang at the wrong moment, and orders: for the planted fault.
-    pub(super) fn hanging(rng: &mut ChaCha12Rng, nodes: usize) -> Self {
-        let mut blows = vec![(Duration::from_millis(600), Blow::Calm)];
-        for _ in 0..4 {
+    /// Nothing but orders, each while a node is between its reads and its commit: what the lane is for.
+    pub(super) fn at_commits(rng: &mut ChaCha12Rng, nodes: usize) -> Self {
+        let mut blows = Vec::new();
+        for _ in 0..3 {
             let node = rng.random_range(0..nodes);
-            blows.push((Duration::from_millis(200), Blow::Hold(node, 900)));
-            blows.push((Duration::from_millis(30), Blow::Order));
-            blows.push((Duration::from_millis(1_000), Blow::Calm));
+            blows.push((Duration::from_millis(600), Blow::OrderAtCommit(node)));
         }
+        blows.push((Duration::from_millis(300), Blow::Calm));
         Self { blows }
     }
 }

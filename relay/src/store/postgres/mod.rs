@@ -119,13 +119,14 @@ impl PgStore {
         Ok(store)
     }
 
-    /// Connects to a database without a relay, and makes the schema; only for `init`.
+    /// Connects to a database without a relay, and makes the schema; only for `init`. Tables that an `init` has left which
+    /// did not come to its end are taken as they are: a relay is there when its row in `meta` is.
     ///
     /// # Errors
     /// [`ConnectError`].
     pub fn create(address: &str, lane: [u8; 16]) -> Result<Self, ConnectError> {
         let mut store = Self::connect(address, lane)?;
-        if store.version().map_err(unusable)? != 0 {
+        if store.version().map_err(unusable)? != 0 && store.holds_relay().map_err(unusable)? {
             return Err(ConnectError::Exists);
         }
         store.migrate()?;
@@ -272,6 +273,12 @@ impl PgStore {
             let rows = link.rows("SELECT version FROM mortise_schema", &[]).await?;
             Ok(rows.first().map_or(0, |row| row.get(0)))
         })
+    }
+
+    /// Whether there is a relay's identity, which is written last; of a database that has the schema.
+    fn holds_relay(&self) -> Result<bool, StoreError> {
+        let rows = self.link()?.count("meta");
+        Ok(self.runtime.block_on(rows)? > 0)
     }
 
     fn migrate(&mut self) -> Result<(), ConnectError> {

@@ -27,10 +27,23 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// Connections that are made at a time.
 pub(super) const DIALS: usize = 16;
 
+/// The processes that a relay is made of.
+pub(super) trait Processes {
+    /// Their ids.
+    fn pids(&self) -> Vec<u32>;
+}
+
+impl Processes for RelayProcess {
+    fn pids(&self) -> Vec<u32> {
+        vec![self.pid()]
+    }
+}
+
 /// A relay with an organisation.
-pub(super) struct Ours {
-    pub(super) relay: RelayProcess,
-    claim: Arc<ClaimLink>,
+pub(super) struct Ours<R = RelayProcess> {
+    pub(super) relay: R,
+    /// The ways in: one for each node, and devices take them in turn.
+    claims: Vec<Arc<ClaimLink>>,
     founded: Founded,
     runtime: Runtime,
     members: Vec<Member>,
@@ -50,16 +63,32 @@ impl Ours {
     ) -> anyhow::Result<Self> {
         let binaries = Binaries::beside_this_program()?;
         let relay = RelayProcess::start_logging(&binaries.relay, base, log_filter)?;
-        let claim = Arc::new(ClaimLink::parse(&relay.claim_link)?);
+        let claim = ClaimLink::parse(&relay.claim_link)?;
+        Self::over(relay, vec![claim], devices, progress)
+    }
+}
+
+impl<R: Processes> Ours<R> {
+    /// Founds an organisation of `devices` on a relay that runs; `claims` lead to its nodes.
+    ///
+    /// # Errors
+    /// When the relay refuses an entry.
+    pub(super) fn over(
+        relay: R,
+        claims: Vec<ClaimLink>,
+        devices: usize,
+        progress: &Progress,
+    ) -> anyhow::Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()
             .build()
             .context("start a runtime")?;
-        let founded = runtime.block_on(found(&claim, SUITE, devices, progress))?;
+        let first = claims.first().context("a relay without a node")?;
+        let founded = runtime.block_on(found(first, SUITE, devices, progress))?;
         Ok(Self {
             relay,
-            claim,
+            claims: claims.into_iter().map(Arc::new).collect(),
             founded,
             runtime,
             members: Vec::new(),
@@ -74,13 +103,14 @@ impl Ours {
     pub(super) fn connect(&mut self, count: usize) -> anyhow::Result<Duration> {
         let start = Instant::now();
         let keys = self.transport_keys();
-        let (claim, org) = (Arc::clone(&self.claim), self.founded.org);
+        let (claims, org) = (self.claims.clone(), self.founded.org);
         let first = self.members.len();
         let connected: anyhow::Result<Vec<Member>> = self.runtime.block_on(async {
             let mut members = Vec::with_capacity(count);
             let mut dialing = std::collections::VecDeque::new();
             for number in first..first + count {
-                let (claim, key) = (Arc::clone(&claim), Arc::clone(&keys[number % keys.len()]));
+                let claim = Arc::clone(&claims[number % claims.len()]);
+                let key = Arc::clone(&keys[number % keys.len()]);
                 let dial = async move { Member::connect(&claim, org, key, number as u64).await };
                 dialing.push_back(tokio::spawn(dial));
                 if dialing.len() >= DIALS
@@ -173,13 +203,14 @@ impl Ours {
     pub(super) fn come_back(&mut self, plan: &Plan) -> anyhow::Result<()> {
         let before = std::mem::take(&mut self.members);
         let keys: Vec<_> = self.transport_keys();
-        let (claim, org) = (Arc::clone(&self.claim), self.founded.org);
+        let (claims, org) = (self.claims.clone(), self.founded.org);
         let places: Vec<_> = before.iter().map(Member::places).collect();
         drop(before);
         let back: anyhow::Result<Vec<Member>> = self.runtime.block_on(async {
             let mut dialing = Vec::new();
             for (number, places) in places.into_iter().enumerate().take(plan.connections()) {
-                let (claim, key) = (Arc::clone(&claim), Arc::clone(&keys[number % keys.len()]));
+                let claim = Arc::clone(&claims[number % claims.len()]);
+                let key = Arc::clone(&keys[number % keys.len()]);
                 dialing.push(tokio::spawn(async move {
                     let mut member = Member::connect(&claim, org, key, number as u64).await?;
                     for (group, last) in places {
@@ -235,9 +266,9 @@ impl Ours {
         Ok(results)
     }
 
-    /// The relay's process.
+    /// The relay's processes.
     pub(super) fn usage(&self) -> anyhow::Result<Usage> {
-        Usage::of(self.relay.pid())
+        Usage::of_all(self.relay.pids())
     }
 
     /// Keeps every connection open for so long, without a word.
@@ -250,7 +281,7 @@ impl Ours {
     }
 }
 
-impl System for Ours {
+impl<R: Processes> System for Ours<R> {
     fn name(&self) -> &'static str {
         "mortise"
     }
