@@ -116,7 +116,9 @@ fn who_says_more_than_the_quota_waits_and_loses_nothing() {
         assert!(world.people[who.0].engine().is_synced(), "{who:?}");
     }
     for text in &said {
+        // A new one may arrive when the time to wait is just over, and must not overtake those that wait.
         world.say(bob, group, text);
+        world.run_until(world.now_ms + 13);
     }
     let ordered_ms = world.now_ms;
     let user = world.people[dot.0].user();

@@ -124,7 +124,7 @@ impl Meter {
     }
 
     /// Refusals since the start.
-    pub(super) fn refused(&self) -> u64 {
+    pub(super) fn refusals(&self) -> u64 {
         self.refused_before
     }
 

@@ -73,7 +73,7 @@ impl Core {
             subscriptions: self.connections.subscriptions_len(),
             stopped: self.stopped,
             quotas: self.rates.meter.quotas(),
-            over_quota: self.rates.meter.refused(),
+            over_quota: self.rates.meter.refusals(),
         })
     }
 }
