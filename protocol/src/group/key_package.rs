@@ -7,7 +7,7 @@ use openmls::prelude::{
 };
 
 use super::validate::Leaf;
-use super::{Crypto, DeviceCredential, Me, MlsProvider, MlsSigner, Resync, capabilities};
+use super::{Crypto, DeviceCredential, Me, MlsProvider, MlsSigner, Resync, capabilities, keys};
 use crate::identity::PublicKey;
 use crate::wire::limits;
 
@@ -162,6 +162,11 @@ pub fn read_key_package(
         return Err(KeyPackageError::Lifetime);
     }
     let leaf = key_package.leaf_node();
+    // A Welcome is sealed to the one, and every commit to the other.
+    let init_key = key_package.hpke_init_key().as_slice();
+    keys::check(crypto, suite, init_key)
+        .and_then(|()| keys::check_leaf(crypto, suite, leaf))
+        .map_err(|_| KeyPackageError::Invalid)?;
     let credential =
         DeviceCredential::read(leaf.credential()).ok_or(KeyPackageError::Credential)?;
     let key = <[u8; 32]>::try_from(leaf.signature_key().as_slice())

@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 use super::key_package::{ReadKeyPackage, suite_of};
 use super::validate::{CommitView, Leaf, Resynced, Violation};
 use super::{
-    Crypto, DeviceCredential, GroupPolicy, Me, MlsProvider, MlsSigner, Resync, capabilities,
+    Crypto, DeviceCredential, GroupPolicy, Me, MlsProvider, MlsSigner, Resync, capabilities, keys,
 };
 use crate::identity::{DeviceId, Epoch, GroupId, PublicKey, RosterSeq, SigningKey};
 use crate::wire::log::ACCESS_KEY_LABEL;
@@ -99,6 +99,8 @@ pub struct LeaveProposal {
 #[derive(Debug)]
 pub struct StagedChange {
     staged: StagedCommit,
+    /// Where the committer's leaf is, if the commit has a path.
+    path_of: Option<LeafNodeIndex>,
     /// Who commits.
     pub committer: Leaf,
     /// The committer's leaf afterwards.
@@ -260,8 +262,9 @@ impl Group {
     /// Opens a Welcome (REQ-093). Check the tree before anything is accepted; drop the transaction to refuse.
     ///
     /// # Errors
-    /// [`Violation::MlsRefused`], [`Violation::BadCredential`], [`Violation::PolicyMissing`].
+    /// [`Violation::MlsRefused`], [`Violation::BadCredential`], [`Violation::PolicyMissing`], [`Violation::UnusableKey`].
     pub fn join(provider: &MlsProvider<'_, '_>, welcome: &[u8]) -> Result<JoinedGroup, GroupError> {
+        use openmls_traits::OpenMlsProvider as _;
         const REFUSED: Violation = Violation::MlsRefused;
         let config = MlsGroupJoinConfig::builder()
             .wire_format_policy(PURE_CIPHERTEXT_WIRE_FORMAT_POLICY)
@@ -284,6 +287,7 @@ impl Group {
             .map_err(|_| REFUSED)?;
         let adder = leaf_of_node(staged.welcome_sender().map_err(|_| REFUSED)?)?;
         let mls = staged.into_group(provider).map_err(|_| REFUSED)?;
+        keys::check_tree(provider.crypto(), mls.public_group())?;
         Ok(JoinedGroup {
             group: Self::wrap(mls)?,
             adder,
@@ -627,15 +631,19 @@ impl Group {
     /// Follows a commit that was opened and that the rules have passed.
     ///
     /// # Errors
-    /// [`Violation::MlsRefused`].
+    /// [`Violation::MlsRefused`], [`Violation::UnusableKey`]: drop the transaction and this group.
     pub fn merge(
         &mut self,
         provider: &MlsProvider<'_, '_>,
         change: StagedChange,
     ) -> Result<(), GroupError> {
+        use openmls_traits::OpenMlsProvider as _;
         self.mls
             .merge_staged_commit(provider, change.staged)
             .map_err(|_| Violation::MlsRefused)?;
+        if let Some(leaf) = change.path_of.filter(|_| !change.removes_me) {
+            keys::check_path(provider.crypto(), self.mls.public_group(), leaf)?;
+        }
         self.reread()
     }
 
@@ -700,13 +708,16 @@ impl Group {
         committer: Leaf,
         staged: StagedCommit,
     ) -> Result<StagedChange, GroupError> {
+        use openmls_traits::OpenMlsProvider as _;
+        let (crypto, suite) = (provider.crypto(), self.mls.ciphersuite());
+        let path_leaf = staged.update_path_leaf_node();
+        if let Some(leaf) = path_leaf {
+            keys::check_leaf(crypto, suite, leaf)?;
+        }
         let mut change = StagedChange {
+            path_of: path_leaf.map(|_| index),
             committer,
-            committer_after: staged
-                .update_path_leaf_node()
-                .map(leaf_of_node)
-                .transpose()?
-                .unwrap_or(committer),
+            committer_after: path_leaf.map_or(Ok(committer), leaf_of_node)?,
             adds: Vec::new(),
             removes: Vec::new(),
             leaves: Vec::new(),
@@ -733,6 +744,7 @@ impl Group {
                 Proposal::Add(add) => {
                     let node = add.key_package().leaf_node();
                     let leaf = leaf_of_node(node)?;
+                    keys::check_leaf(crypto, suite, node)?;
                     change.adds.push(leaf);
                     change
                         .resyncs

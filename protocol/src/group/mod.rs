@@ -9,6 +9,7 @@
 mod credential;
 mod crypto;
 mod key_package;
+mod keys;
 mod mls;
 mod policy;
 mod resync;

@@ -93,6 +93,9 @@ pub enum Violation {
     /// The announced access key is not the derived one (REQ-051).
     #[error("WRONG_ACCESS_KEY: the announced access key is not the epoch's")]
     WrongAccessKey,
+    /// The commit, or the tree that a Welcome leads to, has a public key that nothing can be sealed to (REQ-431).
+    #[error("UNUSABLE_KEY: it has a public key that nothing can be encrypted to")]
+    UnusableKey,
     /// The attestation's signatures or references do not hold (REQ-064).
     #[error("BAD_ATTESTATION: the attestation does not hold")]
     BadAttestation,

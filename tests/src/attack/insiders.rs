@@ -7,7 +7,7 @@ use super::Outcome;
 use super::liars::DropsCommits;
 use super::outside::{as_add, policy_of};
 use super::stage::{AFTER, ANN, BOB, CY, DOT, FORGED, Stage, X, X2};
-use crate::villain::{Package, Plan, Recipe, Villain};
+use crate::villain::{Package, Plan, Recipe, Twist, Villain};
 use crate::world::PersonId;
 
 /// A member whose path was spoilt is back within this, ms.
@@ -160,6 +160,20 @@ pub(super) fn policy(stage: &mut Stage) -> Outcome {
     followed(commits(stage, BOB, &mut by, plan))
 }
 
+/// A key in the path that nobody could seal anything to: who followed could never commit again.
+pub(super) fn unusable_key(stage: &mut Stage) -> Outcome {
+    let mut by = stage.turn(CY);
+    let twist = match stage.defended {
+        true => Twist::unusable_key(0),
+        false => Twist::default(),
+    };
+    let plan = Plan {
+        twist,
+        ..Plan::default()
+    };
+    followed(commits(stage, BOB, &mut by, plan))
+}
+
 pub(super) fn bad_path(stage: &mut Stage) -> Outcome {
     // In a large tree some members share the node that a path is sealed to; what hits one hits them all.
     let mut pairs = [(CY, X2), (CY, X), (X, CY), (X, X2), (X2, CY)].into_iter();
@@ -193,7 +207,7 @@ pub(super) fn bad_path(stage: &mut Stage) -> Outcome {
     while !heard && stage.world.now_ms < began + HEALS_MS {
         stage.wait(500);
         stage.say(BOB, AFTER);
-        heard = stage.is_shown(victim, AFTER);
+        heard = stage.is_shown_on(victim, AFTER);
     }
     let worst_ms = stage.world.now_ms - began;
     Outcome {

@@ -168,6 +168,25 @@ impl Stage {
         self.times_shown(who, text) > 0
     }
 
+    /// The same, in the group or in what continues it: a repair may be either (REQ-154).
+    pub(super) fn is_shown_on(&mut self, who: PersonId, text: &str) -> bool {
+        let mut group = self.group;
+        loop {
+            if self
+                .world
+                .texts(who, group)
+                .iter()
+                .any(|shown| shown == text)
+            {
+                return true;
+            }
+            match self.world.view(who, group).status {
+                GroupStatusView::Continued { successor } => group = successor,
+                _ => return false,
+            }
+        }
+    }
+
     pub(super) fn times_shown(&self, who: PersonId, text: &str) -> usize {
         let texts = self.world.texts(who, self.group);
         texts.iter().filter(|shown| *shown == text).count()

@@ -4,7 +4,7 @@ use super::Adversary;
 use super::{Attack, attack, block, insiders, read, rejoin, review, write};
 
 /// Every attack, in the handbook's order, insiders last.
-pub(super) const TABLE: [Attack; 57] = [
+pub(super) const TABLE: [Attack; 58] = [
     // Read.
     attack(
         "1",
@@ -381,6 +381,13 @@ pub(super) const TABLE: [Attack; 57] = [
         "a bad path for some members only",
         Adversary::Insider,
         insiders::bad_path,
+    )
+    .among_three(),
+    attack(
+        "I10",
+        "a path with a key that nothing can be sealed to",
+        Adversary::Insider,
+        insiders::unusable_key,
     )
     .among_three(),
 ];

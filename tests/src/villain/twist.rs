@@ -30,6 +30,7 @@ pub struct Twist {
     bad_padding: bool,
     sender: Option<u32>,
     wrong_secret_for: Option<Vec<u8>>,
+    unusable_key: Option<usize>,
     pub(super) noise_for: BTreeSet<Vec<u8>>,
     state: Mutex<State>,
 }
@@ -40,6 +41,8 @@ struct State {
     swaps: Vec<(Vec<u8>, Vec<u8>)>,
     /// Noise that was sealed so far.
     hits: usize,
+    /// Key pairs that were derived so far.
+    derived: usize,
 }
 
 impl Twist {
@@ -93,6 +96,15 @@ impl Twist {
     pub fn wrong_secret_for(key: Vec<u8>) -> Self {
         Self {
             wrong_secret_for: Some(key),
+            ..Self::default()
+        }
+    }
+
+    /// Gives the n-th derived key pair, from 0, a public key of 32 zeros, which is none of X-Wing and useless of X25519: of a path, its parents from below, then its leaf.
+    #[must_use]
+    pub fn unusable_key(nth: usize) -> Self {
+        Self {
+            unusable_key: Some(nth),
             ..Self::default()
         }
     }
@@ -411,6 +423,12 @@ impl OpenMlsCrypto for TwistedCrypto<'_> {
         config: HpkeConfig,
         ikm: &[u8],
     ) -> Result<HpkeKeyPair, CryptoError> {
-        self.inner.derive_hpke_keypair(config, ikm)
+        let mut pair = self.inner.derive_hpke_keypair(config, ikm)?;
+        let mut state = self.twist.state.lock().expect("not poisoned");
+        if self.twist.unusable_key == Some(state.derived) {
+            pair.public = vec![0; 32];
+        }
+        state.derived += 1;
+        Ok(pair)
     }
 }

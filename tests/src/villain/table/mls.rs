@@ -10,7 +10,7 @@ use super::super::{Plan, Twist};
 use super::{READ, Row, raw, row};
 
 pub(super) fn rows() -> Vec<Row> {
-    [paths(), leaves()].into_iter().flatten().collect()
+    [paths(), leaves(), keys()].into_iter().flatten().collect()
 }
 
 /// Refused by openmls, by this name.
@@ -182,6 +182,32 @@ fn leaves() -> Vec<Row> {
             },
         ),
     ]
+}
+
+/// A commit whose n-th key, from below and its leaf last, is one that nothing can be sealed to.
+fn unusable(how: &'static str, make: fn(&mut Stage) -> Forged) -> Row {
+    let rules = &["REQ-431", "UNUSABLE_KEY"];
+    row(rules, how, Violation::UnusableKey, READ, make)
+}
+
+fn keys() -> Vec<Row> {
+    vec![
+        unusable("a path whose leaf has a public key of zeros", |stage| {
+            stage.commit(with_unusable_key(2))
+        }),
+        unusable(
+            "a path with a public key of zeros for a parent that the receiver is not under",
+            |stage| stage.commit(with_unusable_key(0)),
+        ),
+    ]
+}
+
+/// The stage's tree has four leaves: two parents are above each.
+pub(super) fn with_unusable_key(nth: usize) -> Plan {
+    Plan {
+        twist: Twist::unusable_key(nth),
+        ..Plan::default()
+    }
 }
 
 /// A leaf's fields (RFC 9420 §7.2).

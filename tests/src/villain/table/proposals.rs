@@ -228,6 +228,24 @@ fn adds() -> Vec<Row> {
                 })
             },
         ),
+        row(
+            &["REQ-431", "UNUSABLE_KEY"],
+            "a KeyPackage whose leaf has a public key of zeros",
+            Violation::UnusableKey,
+            READ,
+            |stage| {
+                let key = SigningKey::from_seed(&[78; 32]);
+                let (villain, world) = stage.both();
+                let mut made = RawPackage::of(&Package::stranger(world, villain, &key).bytes());
+                made.leaf.encryption_key.fill(0);
+                // An MLSMessage's version and wire format, which openmls reads it from (RFC 9420 §6).
+                let message = [vec![0, 1, 0, 5], made.sign(&key)].concat();
+                stage.commit(Plan {
+                    adds: vec![Package::read(&message)],
+                    ..Plan::default()
+                })
+            },
+        ),
         mls(
             &["ValSem105", "valn0501", "valn0201", "valn0202"],
             "a KeyPackage of another ciphersuite",

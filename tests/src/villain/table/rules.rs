@@ -176,4 +176,5 @@ pub const OURS: &[&str] = &[
     "REQ-157",
     "REQ-158",
     "REQ-390",
+    "REQ-431",
 ];

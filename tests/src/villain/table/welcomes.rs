@@ -74,6 +74,12 @@ fn trees() -> Vec<Row> {
             stage.does(Stage::OWNER, CommandKind::SetRole { user, role });
         }),
         welcome(
+            &["REQ-093", "REQ-431", "UNUSABLE_KEY"],
+            "a Welcome to a tree with a parent whose public key is zeros",
+            Violation::UnusableKey,
+            |stage| stage.welcomes(super::mls::with_unusable_key(0)),
+        ),
+        welcome(
             &["REQ-093", "REQ-094", "POLICY_MISSING"],
             "a Welcome to a group without a policy",
             Violation::PolicyMissing,
