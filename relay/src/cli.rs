@@ -14,6 +14,7 @@ use mortise_relay::backup::{BackupError, backup};
 use mortise_relay::claim::{ClaimIssuer, token_hash};
 use mortise_relay::config::{ConfigFile, DEFAULT_LISTEN};
 use mortise_relay::core::plan::Plan;
+use mortise_relay::core::quotas::Quota;
 use mortise_relay::core::{Core, CoreConfig, CoreError};
 use mortise_relay::data_dir::{DataDir, DataDirError, Initialised};
 use mortise_relay::net::{NetError, Stopped};
@@ -81,7 +82,18 @@ Example:
     #[command(after_help = "\
 Examples:
   mortise-relay run --data /srv/mortise
-  mortise-relay run --data /tmp/try --listen 127.0.0.1:0 --json")]
+  mortise-relay run --data /tmp/try --listen 127.0.0.1:0 --json
+
+How much devices may ask is said in relay.toml; `mortise-relay status` shows it. `burst` is what fits at once, `per_s` what
+comes back in a second (0: no limit). The usual quotas, each of which may be left out:
+
+  [quotas]
+  device_records   = { per_s = 2000, burst = 60000 }   # records of one device
+  group_records    = { per_s = 8000, burst = 240000 }  # records in one group's log
+  device_questions = { per_s = 500, burst = 20000 }    # everything else that one device asks
+
+A record counts once, and once more for each full 4 KiB of it. Who is over is told how long to wait, and waits; removals,
+revocations and the commits that they demand are never held up.")]
     Run {
         /// The data directory
         #[arg(long, value_name = "DIR")]
@@ -365,6 +377,7 @@ fn describe_status(report: &StatusReport) -> String {
         ),
         None => "\nstore          a shared database".into(),
     });
+    text.push_str(&describe_quotas(report));
     for org in &report.organisations {
         text.push_str(&format!(
             "\n  {}  roster {}  fence {}  users {}  devices {}  groups {}",
@@ -372,6 +385,21 @@ fn describe_status(report: &StatusReport) -> String {
         ));
     }
     text
+}
+
+fn describe_quotas(report: &StatusReport) -> String {
+    let quotas = &report.quotas;
+    let one = |quota: Quota| match quota.per_s {
+        0 => "no limit".to_owned(),
+        per_s => format!("{per_s}/s up to {}", quota.burst),
+    };
+    format!(
+        "\nquotas         records of a device {}, of a group {}, questions of a device {}; refused {}",
+        one(quotas.device_records),
+        one(quotas.group_records),
+        one(quotas.device_questions),
+        report.over_quota
+    )
 }
 
 fn claim_token(data: &Path, as_json: bool) -> Result<()> {

@@ -4,6 +4,8 @@ use std::net::{Ipv6Addr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
+use crate::core::quotas::Quotas;
+
 /// Where a relay listens when nothing else is said: every address, IPv6 and IPv4.
 pub const DEFAULT_LISTEN: SocketAddr =
     SocketAddr::new(std::net::IpAddr::V6(Ipv6Addr::UNSPECIFIED), 4433);
@@ -26,6 +28,9 @@ pub struct ConfigFile {
     /// Connections at once; more are refused.
     #[serde(default = "default_max_connections")]
     pub max_connections: usize,
+    /// How much a device may submit and ask, and a group grow, in a time; what is left out is as usual (REQ-320).
+    #[serde(default)]
+    pub quotas: Quotas,
 }
 
 fn default_max_connections() -> usize {
@@ -42,6 +47,7 @@ impl ConfigFile {
             storage: None,
             wake: None,
             max_connections: default_max_connections(),
+            quotas: Quotas::default(),
         }
     }
 
@@ -71,6 +77,19 @@ mod tests {
         let text = toml::to_string(&config).expect("toml");
         assert_eq!(toml::from_str(&text), Ok(config));
         assert!(toml::from_str::<ConfigFile>("listen = \"[::]:1\"\nmax_conections = 1").is_err());
+    }
+
+    #[test]
+    fn a_quota_that_is_left_out_is_as_usual_and_none_is_empty() {
+        let read =
+            |text: &str| toml::from_str::<ConfigFile>(&format!("listen = \"[::]:1\"\n{text}"));
+        let usual = Quotas::default();
+        assert_eq!(read("").expect("toml").quotas, usual);
+        let some = read("[quotas]\ndevice_records = { per_s = 0, burst = 7 }").expect("toml");
+        assert_eq!(some.quotas.device_records.per_s, 0);
+        assert_eq!(some.quotas.group_records, usual.group_records);
+        assert!(read("[quotas]\ndevice_records = { per_s = 1, burst = 0 }").is_err());
+        assert!(read("[quotas]\ndevice_record = { per_s = 1, burst = 1 }").is_err());
     }
 
     #[test]

@@ -113,7 +113,8 @@ impl Relay {
         let reset = ResetKeys::derive(identity.dangerous_key());
 
         let public = statement_key.public();
-        let core_config = CoreConfig::new(statement_key);
+        let mut core_config = CoreConfig::new(statement_key);
+        core_config.quotas = file.quotas;
         let closing = Arc::new(AtomicBool::new(false));
         let prepared = match &file.storage {
             None => alone(dir.clone(), core_config).await?,

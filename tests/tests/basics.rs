@@ -3,6 +3,7 @@
 use mortise_protocol::engine::{CommandKind, Event, Input, Output};
 use mortise_protocol::group::{SUITE_CLASSICAL, SUITE_HYBRID};
 use mortise_protocol::wire::{GroupState, Push, RelayToClient, Request};
+use mortise_relay::core::quotas::{Quota, Quotas};
 use mortise_tests::world::World;
 
 fn talk_and_remove(suite: u16) {
@@ -81,4 +82,55 @@ fn a_duty_does_not_need_a_tick_of_its_own() {
         |output| matches!(output, Output::Send(frame) if matches!(frame.request, Request::Submit(_))),
     );
     assert!(commits, "{outputs:?}");
+}
+
+fn quota(per_s: u32, burst: u32) -> Quota {
+    let burst = std::num::NonZeroU32::new(burst).expect("at least 1");
+    Quota { per_s, burst }
+}
+
+/// REQ-320, REQ-321, REQ-322: more than the relay takes at once arrives all the same, each once and in order; and a removal is
+/// not held up by it.
+#[test]
+fn who_says_more_than_the_quota_waits_and_loses_nothing() {
+    let (mut world, people) = World::with_people(3, SUITE_CLASSICAL, &["Ann", "Bob", "Cy", "Dot"]);
+    let [ann, bob, cy, dot] = people[..] else {
+        panic!("four people")
+    };
+    let group = world.group(bob, &[bob, cy, dot]);
+    let tight = quota(1, 3);
+    world.set_quotas(Quotas {
+        device_records: tight,
+        group_records: quota(2, 4),
+        device_questions: quota(5, 20),
+    });
+    world.settle();
+    let said: Vec<String> = (0..40).map(|n| format!("number {n}")).collect();
+    for text in &said {
+        world.say(bob, group, text);
+    }
+    world.settle();
+    assert!(world.elapsed_ms() > 30_000, "it took its time");
+    for who in [bob, cy, dot] {
+        assert_eq!(world.texts(who, group), said, "{who:?}");
+        assert!(world.people[who.0].engine().is_synced(), "{who:?}");
+    }
+    for text in &said {
+        // A new one may arrive when the time to wait is just over, and must not overtake those that wait.
+        world.say(bob, group, text);
+        world.run_until(world.now_ms + 13);
+    }
+    let ordered_ms = world.now_ms;
+    let user = world.people[dot.0].user();
+    world.command(ann, CommandKind::RemoveUser { user });
+    let removed = |world: &mut World| world.view(cy, group).members.len() == 2;
+    while !removed(&mut world) && world.now_ms < ordered_ms + 60_000 {
+        world.advance(world.now_ms + 100);
+    }
+    assert!(removed(&mut world));
+    let took_ms = world.now_ms - ordered_ms;
+    assert!(took_ms < 10_000, "{took_ms} ms");
+    world.settle();
+    assert_eq!(world.texts(cy, group), [&said[..], &said[..]].concat());
+    assert!(world.texts(dot, group).len() < 2 * said.len());
 }

@@ -97,6 +97,8 @@ pub(super) struct Sub {
     /// By when the records up to `ends` must have come, ms since 1970.
     pub(super) deadline: u64,
 }
+/// A relay that is busy is asked again at least so often.
+const MAX_RETRY_MS: u64 = 10 * 60 * 1_000;
 
 pub(super) struct Link {
     pub(super) binding: ConnectionBinding,
@@ -110,7 +112,7 @@ pub(super) struct Link {
     pub(super) subs: BTreeMap<GroupId, Sub>,
     /// Records that were sent on this connection.
     pub(super) sent: BTreeSet<Hash>,
-    /// Records that the relay could not store just now.
+    /// Records that the relay could not store, or take, just now.
     pub(super) refused: BTreeSet<Hash>,
     /// Questions that the relay could not answer just now.
     postponed: Vec<Asked>,
@@ -483,7 +485,7 @@ impl State {
                 if refusal == Refusal::Storage {
                     return self.wait_for_room(tx, group);
                 }
-                self.retry_later();
+                self.retry_as_told(&refusal);
                 self.unsettled.insert(group);
                 Ok(())
             }
@@ -491,7 +493,7 @@ impl State {
                 if let Some(link) = &mut self.link {
                     link.resyncs.remove(&group);
                 }
-                self.retry_later();
+                self.retry_as_told(&refusal);
                 self.unsettled.insert(group);
                 Ok(())
             }
@@ -518,8 +520,8 @@ impl State {
                 self.handle_checkpoint_refused(&refusal);
                 Ok(())
             }
-            asked if refusal == Refusal::Storage => {
-                self.postpone(asked);
+            asked if matches!(refusal, Refusal::Storage | Refusal::RateLimited { .. }) => {
+                self.postpone(asked, &refusal);
                 Ok(())
             }
             _ => Ok(()),
@@ -527,8 +529,8 @@ impl State {
     }
 
     /// The relay failed at a question that brings what this connection needs: it is put again later (REQ-430).
-    fn postpone(&mut self, asked: Asked) {
-        self.retry_later();
+    fn postpone(&mut self, asked: Asked, refusal: &Refusal) {
+        self.retry_as_told(refusal);
         let Some(link) = &mut self.link else { return };
         match asked {
             Asked::FetchInbox => link.inbox_waiting = true,
@@ -542,6 +544,20 @@ impl State {
 
     pub(super) fn retry_later(&mut self) {
         self.retry_at = Some(self.now_ms + 2_000);
+    }
+
+    /// Later: when the relay has said, if it has (REQ-322).
+    fn retry_as_told(&mut self, refusal: &Refusal) {
+        match refusal {
+            Refusal::RateLimited { retry_after_ms } => self.retry_after(*retry_after_ms),
+            _ => self.retry_later(),
+        }
+    }
+
+    /// Not before the relay takes more, nor before anything else that is waited for.
+    pub(super) fn retry_after(&mut self, retry_after_ms: u64) {
+        let at = self.now_ms + retry_after_ms.clamp(1, MAX_RETRY_MS);
+        self.retry_at = Some(self.retry_at.map_or(at, |before| before.max(at)));
     }
 
     /// The organisation has changed the suite of new groups: KeyPackages for it are wanted (REQ-100).
@@ -752,8 +768,8 @@ impl State {
             link.subs.remove(&group);
         }
         match refusal {
-            Refusal::Storage => {
-                self.retry_later();
+            Refusal::Storage | Refusal::RateLimited { .. } => {
+                self.retry_as_told(refusal);
                 self.unsettled.insert(group);
                 Ok(())
             }

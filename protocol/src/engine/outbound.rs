@@ -194,12 +194,17 @@ impl State {
         if self.pursue_restart(tx, &mut work)? {
             return Ok(false);
         }
-        let window = if open().any(|o| is_older(o, head)) || self.stale_block().is_some() {
-            // `s` never falls per leaf: what is undecided could still enter the log after what is made now.
-            0
-        } else {
-            WINDOW.saturating_sub(work.open)
+        let is_held = |o: &OutboxRow| {
+            let link = self.link.as_ref();
+            link.is_some_and(|link| link.refused.contains(&o.record_id))
         };
+        let window =
+            if open().any(|o| is_older(o, head) || is_held(o)) || self.stale_block().is_some() {
+                // What the relay has not taken yet goes first (REQ-322). And `s` never falls per leaf: what is undecided could still enter the log after what is made now.
+                0
+            } else {
+                WINDOW.saturating_sub(work.open)
+            };
         let idle = self.pursue_intents(tx, &mut work, window)?;
         if work.row.status != GroupStatus::Active || work.group.is_leaving() {
             return Ok(false);
@@ -477,7 +482,8 @@ impl State {
             return Ok(());
         };
         let row = rows::load::<GroupRow>(tx, GROUPS, &group.0)?;
-        if refusal != Refusal::Storage && row.is_some_and(|row| outbox.is_left_from(row.epoch)) {
+        let is_kept = matches!(refusal, Refusal::Storage | Refusal::RateLimited { .. });
+        if !is_kept && row.is_some_and(|row| outbox.is_left_from(row.epoch)) {
             // Not in the log, and its epoch is over.
             return self.drop_outbox(tx, group, number, &outbox);
         }
@@ -488,6 +494,15 @@ impl State {
                     link.refused.insert(record);
                 }
                 return self.wait_for_room(tx, group);
+            }
+            Refusal::RateLimited { retry_after_ms } => {
+                // Kept too: the same bytes in the same order, when the relay takes more (REQ-322).
+                if let Some(link) = &mut self.link {
+                    link.refused.insert(record);
+                }
+                self.unsettled.insert(group);
+                self.retry_after(retry_after_ms);
+                return Ok(());
             }
             Refusal::RosterBehind { head_seq, .. } => {
                 if let Some(link) = &mut self.link {

@@ -221,5 +221,8 @@ impl State {
 
 /// Whether the relay may answer otherwise later: the epoch has just changed, or it has no room.
 pub(super) fn is_passing(refusal: &Refusal) -> bool {
-    matches!(refusal, Refusal::AccessDenied | Refusal::Storage)
+    matches!(
+        refusal,
+        Refusal::AccessDenied | Refusal::Storage | Refusal::RateLimited { .. }
+    )
 }

@@ -19,6 +19,7 @@ use tokio::task::JoinSet;
 use tracing::warn;
 
 use crate::claim::{ClaimIssuer, token_hash};
+use crate::core::quotas::Quotas;
 use crate::core::{CoreError, Status};
 use crate::net::committer::{Event, Intake};
 use crate::store::{StoreHandle, StoreSizes};
@@ -75,6 +76,12 @@ pub struct StatusReport {
     pub subscriptions: usize,
     /// Its organisations.
     pub organisations: Vec<OrganisationReport>,
+    /// How much devices may ask in a time (REQ-320).
+    #[serde(default)]
+    pub quotas: Quotas,
+    /// Questions that were refused for these since the start.
+    #[serde(default)]
+    pub over_quota: u64,
     /// What its store takes; nothing for a shared database, which says that itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub storage: Option<StoreSizes>,
@@ -112,6 +119,8 @@ impl StatusReport {
             connections: status.connections,
             subscriptions: status.subscriptions,
             organisations: organisations.collect(),
+            quotas: status.quotas,
+            over_quota: status.over_quota,
             storage,
         }
     }

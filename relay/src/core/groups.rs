@@ -85,6 +85,7 @@ impl Turn<'_> {
             Accepted::Before(place) => return Ok(appended(place)),
             Accepted::Now(place, effect) => (place, effect),
         };
+        self.charge_group(caller, submission)?;
         self.connections.note_proof(
             caller.conn,
             submission.group,

@@ -24,6 +24,7 @@ mod organisations;
 mod outbox;
 pub mod plan;
 mod proofs;
+pub mod quotas;
 mod rate;
 mod receipts;
 mod restarts;
@@ -48,6 +49,7 @@ use mortise_protocol::wire::{ClientToRelay, ConnectionBinding, Refusal, RelayToC
 use self::connections::Connections;
 use self::layout::{CLAIM_TOKENS, META, META_KEY, MetaRecord};
 use self::order_state::OrderSets;
+use self::quotas::Quotas;
 use self::rate::Rates;
 use self::rosters::Rosters;
 use self::turn::Turn;
@@ -153,15 +155,18 @@ pub struct CoreConfig {
     pub statement_key: Arc<SigningKey>,
     /// How far a roster entry's time may be from the relay's clock, ms.
     pub max_clock_skew_ms: u64,
+    /// How much devices may ask (REQ-320).
+    pub quotas: Quotas,
 }
 
 impl CoreConfig {
-    /// The configuration with this statement key, and 10 minutes of clock skew.
+    /// The configuration with this statement key, 10 minutes of clock skew, and the usual quotas.
     #[must_use]
     pub fn new(statement_key: SigningKey) -> Self {
         Self {
             statement_key: Arc::new(statement_key),
             max_clock_skew_ms: MAX_ISSUE_SKEW_MS,
+            quotas: Quotas::default(),
         }
     }
 }
@@ -229,7 +234,7 @@ impl Core {
         {
             return Err(CoreError::StatementKey);
         }
-        let mut rates = Rates::default();
+        let mut rates = Rates::new(config.quotas);
         let rosters = Rosters::load(&tx, |roster, entry| {
             if let Ok(entry) = SignedEntry::parse(entry) {
                 rates.replay(roster, &entry);
@@ -298,6 +303,7 @@ impl Core {
         inputs: &[Input],
     ) -> Result<Vec<Output>, StoreError> {
         let tx = Tx::new(&*store);
+        self.rates.meter.set_now(now_ms);
         let mut turn = Turn::new(
             &self.config,
             &mut self.rosters,

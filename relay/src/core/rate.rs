@@ -9,10 +9,13 @@ use mortise_protocol::wire::limits;
 
 use super::ConnId;
 use super::journal::Journal;
+use super::quotas::{Meter, Quotas};
 
 /// What is left to whom.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Rates {
+    /// Everything but roster entries (REQ-320).
+    pub(super) meter: Meter,
     /// When a user's bucket is full again, ms since 1970; a user without a row has a full one.
     full_at_ms: Journal<(OrgId, UserId), u64>,
     /// How many entries a connection of somebody who is not admitted has tried.
@@ -34,6 +37,14 @@ pub(super) fn goes_first(role: Role, entry: &SignedEntry) -> bool {
 }
 
 impl Rates {
+    pub(super) fn new(quotas: Quotas) -> Self {
+        Self {
+            meter: Meter::new(quotas),
+            full_at_ms: Journal::default(),
+            tries: Journal::default(),
+        }
+    }
+
     /// How long a user has to wait before the next entry, ms; 0 for not at all.
     pub(super) fn wait_ms(&self, org: OrgId, user: UserId, role: Role, now_ms: u64) -> u64 {
         let (burst, every_ms) = bucket(role);
@@ -82,11 +93,13 @@ impl Rates {
     }
 
     pub(super) fn keep(&mut self) {
+        self.meter.keep();
         self.full_at_ms.keep();
         self.tries.keep();
     }
 
     pub(super) fn revert(&mut self) {
+        self.meter.revert();
         self.full_at_ms.revert();
         self.tries.revert();
     }
@@ -102,7 +115,7 @@ mod tests {
         let (org, user) = (OrgId([1; 32]), UserId([2; 16]));
         for role in Role::ALL {
             let (burst, every_ms) = bucket(role);
-            let mut rates = Rates::default();
+            let mut rates = Rates::new(Quotas::default());
             let mut now = 1_000_000;
             for _ in 0..burst {
                 assert_eq!(rates.wait_ms(org, user, role, now), 0);

@@ -5,6 +5,7 @@ use mortise_protocol::roster::Roster;
 use mortise_protocol::store::Store;
 
 use super::layout::ORG_GROUPS;
+use super::quotas::Quotas;
 use super::{ConnId, Core, CoreError};
 
 /// One organisation in numbers.
@@ -35,6 +36,10 @@ pub struct Status {
     pub subscriptions: usize,
     /// Whether everything is refused because the store failed.
     pub stopped: bool,
+    /// How much devices may ask (REQ-320).
+    pub quotas: Quotas,
+    /// Questions that were refused for these since the start.
+    pub over_quota: u64,
 }
 
 impl Core {
@@ -67,6 +72,8 @@ impl Core {
             connections: self.connections.len(),
             subscriptions: self.connections.subscriptions_len(),
             stopped: self.stopped,
+            quotas: self.rates.meter.quotas(),
+            over_quota: self.rates.meter.refusals(),
         })
     }
 }

@@ -153,6 +153,7 @@ impl<'a> Turn<'a> {
     }
 
     fn answer_admitted(&mut self, caller: &Caller, request: &Request) -> Answer {
+        self.charge(caller, request)?;
         match request {
             Request::PutSlots { slots } => self.put_slots(caller, slots),
             Request::FetchSlots => self.fetch_slots(caller),

@@ -2,6 +2,7 @@
 
 use mortise_protocol::identity::DeviceId;
 use mortise_protocol::wire::{ClientToRelay, Push, Refusal, RelayToClient, Request, Response};
+use mortise_relay::core::quotas::Quotas;
 use mortise_relay::core::{ConnId, Core, Input, Output};
 use rand::Rng;
 
@@ -41,6 +42,16 @@ impl World {
         self.count("relay restarts");
         self.relay =
             Some(Core::load(&self.disk, self.config.clone()).expect("the relay starts again"));
+    }
+
+    /// Starts the relay anew with other quotas.
+    ///
+    /// # Panics
+    /// When the disk does not load.
+    pub fn set_quotas(&mut self, quotas: Quotas) {
+        self.stop_relay();
+        self.config.quotas = quotas;
+        self.start_relay();
     }
 
     /// One step of the relay, and its answers on their way.

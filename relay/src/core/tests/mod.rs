@@ -9,6 +9,7 @@ mod groups;
 mod membership;
 mod nodes;
 mod orders;
+mod quotas;
 mod records;
 mod restarts;
 mod stock;

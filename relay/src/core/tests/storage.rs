@@ -10,9 +10,9 @@ use crate::core::{ConnId, Core, CoreConfig, CoreError, Input, Output};
 
 /// A store that counts its batches, and is full when told so.
 #[derive(Clone, Default)]
-struct Disk {
+pub(super) struct Disk {
     rows: MemoryStore,
-    full: bool,
+    pub(super) full: bool,
     batches: u64,
 }
 
