@@ -1,6 +1,7 @@
 //! `cluster`: the loads of `firehose` and `rooms` on one, two and three nodes over PostgreSQL, and what the database does
 //! for each message.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -179,15 +180,24 @@ struct Cost {
     counted: Counted,
 }
 
+/// The processor time of each process of PostgreSQL, ms; one that ends meanwhile is left out.
+fn spent(postgres: &Postgres) -> BTreeMap<u32, u64> {
+    let pids = postgres.pids().into_iter();
+    pids.filter_map(|pid| Some((pid, Usage::of(pid).ok()?.cpu_ms)))
+        .collect()
+}
+
 #[allow(clippy::cast_precision_loss)]
 fn measure(ours: &mut Ours<Nodes>, plan: &Plan) -> anyhow::Result<Cost> {
     std::thread::park_timeout(HANDED_IN);
     let before = Counted::of(&ours.relay.postgres)?;
-    let pids = ours.relay.postgres.pids();
-    let of_postgres = || anyhow::Ok(Usage::of_all(pids.iter().copied())?.cpu_ms);
-    let started = of_postgres()?;
+    let started = spent(&ours.relay.postgres);
     let round = ours.round(plan)?;
-    let postgres_us = of_postgres()?.saturating_sub(started) * 1_000;
+    let ended = spent(&ours.relay.postgres);
+    let lived = ended
+        .iter()
+        .filter_map(|(pid, ms)| Some(ms - started.get(pid)?));
+    let postgres_us = 1_000 * lived.sum::<u64>();
     std::thread::park_timeout(HANDED_IN);
     let after = Counted::of(&ours.relay.postgres)?;
     let appends = (plan.senders.len() * plan.messages) as f64;
