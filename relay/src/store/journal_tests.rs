@@ -67,13 +67,18 @@ fn segments_of(path: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
-/// The segment that was written last, what is in it, and where its frames begin.
+/// The segment that was written last, what is in it, and where its frames begin; what an older use of a file has left does
+/// not count.
 fn newest(path: &Path) -> (PathBuf, bytes::Bytes, Vec<usize>) {
-    let mut segments = segments_of(path).into_iter().rev().map(|segment| {
+    let numbers = list(&journal_of(path)).expect("list").into_iter();
+    let numbered = numbers.zip(segments_of(path)).rev();
+    let mut segments = numbered.map(|(number, segment)| {
         let bytes = bytes::Bytes::from(std::fs::read(&segment).expect("read"));
         let mut starts = Vec::new();
         let mut at = 0;
-        while let Some((_, frame)) = frame::read(&bytes.slice(at..)) {
+        while let Some((place, frame)) = frame::read(&bytes.slice(at..))
+            && place.segment == number
+        {
             starts.push(at);
             at += frame.len();
         }
@@ -181,6 +186,35 @@ fn what_is_missing_is_missed() {
     assert!(matches!(refused, Err(OpenError::JournalMissing { .. })));
     std::fs::rename(&aside, journal_of(&path)).expect("back");
     assert_eq!(numbers(&with(&path, NEVER).expect("whole")).len(), 1_000);
+}
+
+/// REQ-340: from the first batch on, and after each start, another segment lies behind the one that is written: whichever is
+/// lost, the newest too, is missed. A journal from before gets its spare.
+#[test]
+fn the_newest_segment_is_missed_too() {
+    let dir = tempfile::tempdir().expect("dir");
+    let path = dir.path().join("relay.db");
+    database::make(&path).expect("new");
+    let mut store = with(&path, NEVER).expect("open");
+    let large = usize::try_from(SEGMENT_BYTES / 2).expect("fits") + 1;
+    for n in 0..4 {
+        store.apply(&[row(n, large)]).expect("apply");
+        let (written, ..) = newest(&path);
+        assert!(segments_of(&path).iter().any(|segment| *segment > written));
+    }
+    store.abandon();
+    let (last, ..) = newest(&path);
+    for spare in segments_of(&path) {
+        if spare > last {
+            std::fs::remove_file(spare).expect("as it was before");
+        }
+    }
+    with(&path, NEVER)
+        .expect("nothing that was written is missing")
+        .abandon();
+    std::fs::remove_file(last).expect("lost");
+    let refused = with(&path, NEVER);
+    assert!(matches!(refused, Err(OpenError::JournalMissing { .. })));
 }
 
 /// REQ-340: two databases that were mixed up, and one that is older than its journal.

@@ -85,14 +85,13 @@ impl Pool {
             _ => {}
         }
         let first = Segment(1);
-        let pool = Self {
+        let mut pool = Self {
             dir: dir.into(),
             first,
-            last: first,
+            last: Segment(0),
         };
-        let file = open(&pool.path(first), true)?;
-        fill(&file, 0)?;
-        pool.sync_dir()?;
+        let file = pool.ready(first)?;
+        pool.ready(first.next())?;
         if let Some(parent) = dir.parent() {
             File::open(parent)?.sync_all()?;
         }
@@ -113,7 +112,7 @@ impl Pool {
         let (Some(first), Some(last)) = (numbers.first(), numbers.last()) else {
             return Err(JournalError::Missing);
         };
-        let pool = Self {
+        let mut pool = Self {
             dir: dir.into(),
             first: *first,
             last: *last,
@@ -140,6 +139,13 @@ impl Pool {
         pool.sync_dir()?;
         let (number, at) = scan.tail;
         let file = open(&pool.path(number), false)?;
+        match pool.ready(number.next()) {
+            // A full disk does not keep a relay from starting; it makes the next segment's batch wait.
+            Err(error) if !matches!(store_error(&error), StoreError::Full) => {
+                return Err(error.into());
+            }
+            _ => {}
+        }
         Ok((pool, Writer { file, number, at }, scan.found))
     }
 
@@ -151,9 +157,21 @@ impl Pool {
         File::open(&self.dir)?.sync_all()
     }
 
-    /// The segment after `current`, ready to be written from its start.
+    /// The segment after `current`, ready to be written from its start, with another one behind it: so a segment that is lost
+    /// leaves a gap, the newest too (REQ-340).
     pub(super) fn after(&mut self, current: Segment) -> io::Result<Writer> {
         let number = current.next();
+        let file = self.ready(number)?;
+        self.ready(number.next())?;
+        Ok(Writer {
+            file,
+            number,
+            at: 0,
+        })
+    }
+
+    /// A segment's file, made if it is the next, and as long as it has to be.
+    fn ready(&mut self, number: Segment) -> io::Result<File> {
         let is_new = number > self.last;
         let path = self.path(number);
         let made = open(&path, is_new).and_then(|file| {
@@ -164,23 +182,13 @@ impl Pool {
             }
             Ok(file)
         });
-        match made {
-            Ok(file) => {
-                self.last = self.last.max(number);
-                Ok(Writer {
-                    file,
-                    number,
-                    at: 0,
-                })
-            }
-            Err(error) => {
-                // Half a segment would be one that waits; it is made anew when there is room.
-                if is_new {
-                    let _ = std::fs::remove_file(&path);
-                }
-                Err(error)
-            }
+        match &made {
+            Ok(_) => self.last = self.last.max(number),
+            // Half a segment would be one that waits; it is made anew when there is room.
+            Err(_) if is_new => drop(std::fs::remove_file(&path)),
+            Err(_) => {}
         }
+        made
     }
 
     /// Everything before `needed` is in the database: those files become the next ones. `current` is being written.
