@@ -130,6 +130,9 @@ impl Scenario {
             if has_ended && !online.iter().any(is_held) {
                 continue;
             }
+            if self.model.has_lost_its_race(group) {
+                continue;
+            }
             let outside = online.iter().find(|p| {
                 let member = tree.contains(&self.world.people[p.0].device());
                 let held = self.model.held.get(&(**p, group));

@@ -84,6 +84,8 @@ pub(super) struct Held {
     /// It was closed, or goes on in another group.
     pub(super) ended: bool,
     pub(super) successor: Option<GroupId>,
+    /// What it continues.
+    pub(super) predecessor: Option<GroupId>,
 }
 
 /// The model.
@@ -360,6 +362,7 @@ impl Model {
                     GroupStatusView::Closed | GroupStatusView::Continued { .. }
                 ),
                 successor: view.successor,
+                predecessor: view.predecessor,
             };
             self.held.insert((who, view.id), held);
             if !active {
@@ -393,6 +396,16 @@ impl Model {
             .filter(|l| l.kind == RecordKind::Commit)
             .count();
         Epoch(commits as u64)
+    }
+
+    /// Whether a group was made to continue another that goes on elsewhere: who read that first has forgotten it (REQ-153).
+    pub(super) fn has_lost_its_race(&self, group: GroupId) -> bool {
+        let of_group = self.held.iter().filter(|((_, g), _)| *g == group);
+        let mut before = of_group.filter_map(|(_, held)| held.predecessor);
+        before.any(|before| {
+            let mut held = self.held.iter().filter(|((_, g), _)| *g == before);
+            held.any(|(_, held)| held.successor.is_some_and(|next| next != group))
+        })
     }
 
     /// Who is in a group now, if anybody has said.
