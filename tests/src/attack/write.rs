@@ -78,10 +78,13 @@ pub(super) fn replayed_commit(stage: &mut Stage) -> Outcome {
         false => fresh_commit(stage),
     };
     if stage.defended {
-        // Who appended it then is told so again; nothing may be appended now.
-        let (bob, before) = (stage.copy(BOB), stage.length());
+        // Who appended it then is told so again; it may not be appended now. Others may speak meanwhile.
+        let bob = stage.copy(BOB);
         stage.submit(&bob, &made);
-        if stage.length() > before {
+        let payload = encode(&made.body);
+        let log = stage.world.log(stage.group);
+        let copies = log.iter().filter(|record| record.payload.as_slice() == payload);
+        if copies.count() != 1 {
             return Outcome::of(Some("the relay takes it".into()));
         }
     }

@@ -29,8 +29,9 @@ impl Model {
                 format!("{place}: announced and not stored"),
             ));
         };
-        // What a resync made it miss may end with a commit that it has read.
-        if !is_new && !matches!(line.kind, HistoryKind::Gap { .. }) {
+        // What a resync made it miss may end with a commit that it has read; so may what took it out and let it in anew.
+        let begins_anew = matches!(line.kind, HistoryKind::Gap { .. } | HistoryKind::Opened);
+        if !is_new && !begins_anew {
             return Err(Broken::new("nothing twice", format!("{place}: told twice")));
         }
         let said = match self.is_crime(group, seq) {
