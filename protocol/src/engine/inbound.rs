@@ -227,6 +227,11 @@ impl State {
         if record.seq != row.cursor.next() && row.status == GroupStatus::Active {
             return Ok(Next::Stop);
         }
+        // A halted group's cursor does not show what was skipped: the Restart that counts may be what waits for the roster.
+        let postponed = self.link.as_ref().and_then(|l| l.postponed_at.get(&group));
+        if postponed.is_some_and(|at| row.cursor < *at && *at < record.seq) {
+            return Ok(Next::Stop);
+        }
         let needs = record.fence.max(row.floor(record.seq)).max(match &body {
             Ok(body) => roster_seq_of(body).unwrap_or_default(),
             Err(_) => RosterSeq(0),
@@ -235,8 +240,12 @@ impl State {
             // The roster comes first; the record is asked for again when it is here.
             if let Some(link) = &mut self.link {
                 link.need_roster = link.need_roster.max(needs);
+                link.postponed_at.entry(group).or_insert(record.seq);
             }
             return Ok(Next::Stop);
+        }
+        if let Some(link) = &mut self.link {
+            link.postponed_at.remove(&group);
         }
         let before = row.clone();
         let inner = Tx::new(tx);

@@ -108,6 +108,8 @@ pub(super) struct Link {
     pub(super) relay_head: RosterSeq,
     /// Nothing is made before the roster has this entry.
     pub(super) need_roster: RosterSeq,
+    /// Where each log has a record that waits for the roster: nothing behind it is read before.
+    pub(super) postponed_at: BTreeMap<GroupId, LogSeq>,
     pub(super) asked: BTreeMap<RequestId, (Asked, u64)>,
     pub(super) subs: BTreeMap<GroupId, Sub>,
     /// Records that were sent on this connection.
@@ -245,6 +247,7 @@ impl State {
             clock_is_off: false,
             relay_head: RosterSeq(0),
             need_roster: RosterSeq(0),
+            postponed_at: BTreeMap::new(),
             asked: BTreeMap::new(),
             subs: BTreeMap::new(),
             sent: BTreeSet::new(),

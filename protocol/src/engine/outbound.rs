@@ -602,10 +602,12 @@ impl State {
         work: &Work<'_>,
         access_key: &SigningKey,
     ) -> Result<bool, EngineError> {
+        let outbox = rows::of_group::<OutboxRow>(tx, OUTBOX, work.id)?;
+        let on_its_way: BTreeSet<u64> = outbox.iter().filter_map(|(_, o)| o.intent).collect();
         for (number, row) in rows::of_group::<IntentRow>(tx, INTENTS, work.id)? {
             match row.intent {
                 Intent::Leave { told: true } => tx.delete(INTENTS, rows::key(work.id, number)),
-                _ if row.in_flight => {}
+                _ if row.in_flight || on_its_way.contains(&number) => {}
                 _ => self.fail_intent(tx, work.id, number, CommandError::GroupClosed),
             }
         }

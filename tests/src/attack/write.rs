@@ -83,7 +83,9 @@ pub(super) fn replayed_commit(stage: &mut Stage) -> Outcome {
         stage.submit(&bob, &made);
         let payload = encode(&made.body);
         let log = stage.world.log(stage.group);
-        let copies = log.iter().filter(|record| record.payload.as_slice() == payload);
+        let copies = log
+            .iter()
+            .filter(|record| record.payload.as_slice() == payload);
         if copies.count() != 1 {
             return Outcome::of(Some("the relay takes it".into()));
         }
