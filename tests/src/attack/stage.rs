@@ -135,11 +135,6 @@ impl Stage {
         assert!(self.order > before, "the order was given");
     }
 
-    /// How many records the log has.
-    pub(super) fn length(&self) -> usize {
-        self.world.log(self.group).len()
-    }
-
     /// The owner's fence.
     pub(super) fn fence(&self) -> RosterSeq {
         self.world.people[ANN.0].engine().roster().fence()

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use anyhow::{bail, ensure};
+use anyhow::bail;
 use mortise_client::machine::now_ms;
 use mortise_client::transport::{self, Connection};
 use mortise_protocol::identity::{
@@ -441,12 +441,11 @@ impl Client {
         if head.seq <= self.head.seq {
             return Ok(());
         }
-        ensure!(
-            head.seq == self.head.seq.next(),
-            "roster entry {} came after {}",
-            head.seq,
-            self.head.seq
-        );
+        if head.seq != self.head.seq.next() {
+            // Pushed before what lies between was answered: a node may know more at the greeting than was read from the other.
+            let after = self.head.seq;
+            return self.ask(line, Request::FetchRoster { after }, None);
+        }
         self.head = head;
         self.chain.insert(head.seq, head.hash);
         self.field.book.learn(head);
