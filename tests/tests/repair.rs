@@ -3,7 +3,8 @@
 use std::sync::{Arc, Mutex};
 
 use mortise_protocol::engine::{
-    Alarm, CommandError, CommandKind, Event, GroupStatusView, HistoryKind, load_identity,
+    Alarm, CommandError, CommandKind, Event, GroupStatusView, HistoryKind, PolicyChange,
+    load_identity,
 };
 use mortise_protocol::group::{SUITE_CLASSICAL, SUITE_HYBRID, Violation};
 use mortise_protocol::identity::{DeviceId, GroupId, LogSeq, SigningKey, decode, encode};
@@ -230,6 +231,38 @@ fn a_wrong_access_key_costs_five_seconds() {
         repaired(seed, SUITE_CLASSICAL, size, wrong_access_key);
     }
     repaired(5, SUITE_HYBRID, 3, wrong_access_key);
+}
+
+/// REQ-102, REQ-152: who was away for the fault, the Restart and the closing of the old group follows the Restart.
+#[test]
+fn a_restart_from_before_the_closing_counts() {
+    let mut room = room(7, SUITE_CLASSICAL, 4);
+    let [owner, admin, late, culprit] = room.members[..] else {
+        panic!("four members")
+    };
+    let group = room.group;
+    let user = room.world.people[admin.0].user();
+    let change = PolicyChange::AddAdmin(user);
+    let change = CommandKind::ChangeGroup { group, change };
+    room.world.command(owner, change);
+    room.world.settle();
+    for who in [owner, late] {
+        room.world.put_to_sleep(who);
+    }
+    room.break_by(culprit, noise);
+    let broken_ms = room.world.now_ms;
+    room.world.run_until(broken_ms + REPAIR_MS);
+    let successor = room.successor(admin).expect("the group is continued");
+    for who in [owner, late] {
+        room.world.wake(who);
+        if who == owner {
+            room.world.command(owner, CommandKind::CloseGroup { group });
+        }
+        room.world.settle();
+        assert_eq!(room.successor(who), Some(successor), "{who:?}");
+        let status = room.world.view(who, successor).status;
+        assert_eq!(status, GroupStatusView::Active);
+    }
 }
 
 /// REQ-154: noise with a valid header is nobody's to follow, and counts as public when nobody confirms it.

@@ -91,8 +91,12 @@ impl State {
         self.prune_history(tx, id, &row)?;
         let asks = self.send_resync(tx, id, &mut row)?;
         match &row.status {
-            GroupStatus::Halted(_) | GroupStatus::Stopped(_)
-                if self.roster.closed_at(id).is_some() =>
+            GroupStatus::Stopped(_) if self.roster.closed_at(id).is_some() => {
+                self.unsettled.remove(&id);
+                return self.fail_intents(tx, id, &CommandError::GroupClosed);
+            }
+            GroupStatus::Halted(fault)
+                if fault.confirmed && self.roster.closed_at(id).is_some() =>
             {
                 self.unsettled.remove(&id);
                 return self.fail_intents(tx, id, &CommandError::GroupClosed);

@@ -332,6 +332,11 @@ impl State {
             self.restart_at.insert(id, settles_at);
             return Ok(());
         }
+        if self.roster.closed_at(id).is_some() {
+            // A Restart that is in the log from before is followed all the same, whenever it comes (REQ-102).
+            self.unsettled.remove(&id);
+            return self.fail_intents(tx, id, &CommandError::GroupClosed);
+        }
         self.take_turn(tx, id, row, group, &fault)
     }
 
