@@ -37,8 +37,10 @@ fn a_relay_that_is_killed_loses_nothing_of_two_who_listen() -> anyhow::Result<()
             fate.note(sending)?;
         }
     }
+    // A device may not have noticed yet that the relay has been away: then this waits as well.
     for person in &stage.people {
-        person.say(TEAM, &format!("the end, by {}", person.name))?;
+        let end = format!("the end, by {}", person.name);
+        fate.note(Sending::start(person, end)?)?;
     }
     for listener in &stage.people {
         for text in fate.acknowledged.keys() {
