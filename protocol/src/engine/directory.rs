@@ -299,6 +299,15 @@ impl State {
         Ok(())
     }
 
+    /// Until when something that others may do as well is left to them: a delay and as much jitter from when it was first
+    /// owed. `None` when that is over.
+    pub(super) fn left_to_others(&mut self, until: Option<u64>, delay_ms: u64) -> Option<u64> {
+        let now = self.now_ms;
+        let until =
+            until.unwrap_or_else(|| now + delay_ms + u64::from(self.rng.next_u32()) % delay_ms);
+        (until > now).then_some(until)
+    }
+
     /// After an order without a new key an administrator's device names one, if nobody else has (REQ-101).
     fn owe_rotation(&mut self, tx: &Tx<'_>) -> Result<(), EngineError> {
         let owed = self.roster.directory_is_stale()
@@ -309,16 +318,10 @@ impl State {
             self.directory.rotate_at = None;
             return Ok(());
         }
-        let now = self.now_ms;
-        let due = match self.directory.rotate_at {
-            Some(at) => at,
-            None => now + ROTATION_DELAY_MS + u64::from(self.rng.next_u32()) % ROTATION_DELAY_MS,
-        };
-        self.directory.rotate_at = Some(due);
-        if due > now {
+        self.directory.rotate_at = self.left_to_others(self.directory.rotate_at, ROTATION_DELAY_MS);
+        if self.directory.rotate_at.is_some() {
             return Ok(());
         }
-        self.directory.rotate_at = None;
         let job = RosterJob::new(IntentId(0), Vec::new(), Rotation::Always, None);
         let job = self.own_job(job);
         self.add_job(tx, job)

@@ -28,6 +28,8 @@ const FAR_BEHIND: u64 = 100;
 const STOCK: u32 = 20;
 /// Below this many, the stock is filled up.
 const STOCK_LOW: u32 = 10;
+/// A relay that is busy is asked again at least so often.
+const MAX_RETRY_MS: u64 = 10 * 60 * 1_000;
 
 /// What a question was about.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -97,8 +99,6 @@ pub(super) struct Sub {
     /// By when the records up to `ends` must have come, ms since 1970.
     pub(super) deadline: u64,
 }
-/// A relay that is busy is asked again at least so often.
-const MAX_RETRY_MS: u64 = 10 * 60 * 1_000;
 
 pub(super) struct Link {
     pub(super) binding: ConnectionBinding,
@@ -523,7 +523,7 @@ impl State {
                 self.handle_checkpoint_refused(&refusal);
                 Ok(())
             }
-            asked if matches!(refusal, Refusal::Storage | Refusal::RateLimited { .. }) => {
+            asked if is_busy(&refusal) => {
                 self.postpone(asked, &refusal);
                 Ok(())
             }
@@ -771,7 +771,7 @@ impl State {
             link.subs.remove(&group);
         }
         match refusal {
-            Refusal::Storage | Refusal::RateLimited { .. } => {
+            busy if is_busy(busy) => {
                 self.retry_as_told(refusal);
                 self.unsettled.insert(group);
                 Ok(())
@@ -808,4 +808,9 @@ impl State {
         self.inbox_cursor = seq;
         rows::put(tx, META, *b"inbox cursor", &seq)
     }
+}
+
+/// Whether the relay has nothing against it, and cannot take it just now.
+pub(super) fn is_busy(refusal: &Refusal) -> bool {
+    matches!(refusal, Refusal::Storage | Refusal::RateLimited { .. })
 }

@@ -3,7 +3,6 @@
 //! This module must never put an older name in the place of a newer one: what another change has overtaken is dropped,
 //! and owed anew if it is still owed.
 
-use rand::RngCore as _;
 use zeroize::Zeroizing;
 
 use super::roster_jobs::{RosterJob, Rotation};
@@ -67,16 +66,10 @@ impl State {
             self.directory.names_at = None;
             return Ok(());
         }
-        let now = self.now_ms;
-        let due = match self.directory.names_at {
-            Some(at) => at,
-            None => now + OTHERS_DELAY_MS + u64::from(self.rng.next_u32()) % OTHERS_DELAY_MS,
-        };
-        self.directory.names_at = Some(due);
-        if due > now {
+        self.directory.names_at = self.left_to_others(self.directory.names_at, OTHERS_DELAY_MS);
+        if self.directory.names_at.is_some() {
             return Ok(());
         }
-        self.directory.names_at = None;
         let ops = owed.into_iter().take(MAX_NAMES);
         let ops = ops.filter_map(|user| self.sealed_anew(user)).collect();
         self.add_names(tx, ops)

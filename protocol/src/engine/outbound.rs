@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 
 use super::inbound::roster_seq_of;
-use super::link::{Asked, CREDIT};
+use super::link::{Asked, CREDIT, is_busy};
 use super::rows::{
-    self, GROUPS, GroupRow, GroupStatus, INTENTS, Intent, IntentRow, ORDERS, OUTBOX, OrderRow,
-    OutboxKind, OutboxRow,
+    self, Fault, GROUPS, GroupRow, GroupStatus, INTENTS, Intent, IntentRow, ORDERS, OUTBOX,
+    OrderRow, OutboxKind, OutboxRow,
 };
 use super::state::{Chore, State};
 use super::{CommandError, EngineError, Event, IntentId};
@@ -91,12 +91,11 @@ impl State {
         self.prune_history(tx, id, &row)?;
         let asks = self.send_resync(tx, id, &mut row)?;
         match &row.status {
-            GroupStatus::Stopped(_) if self.roster.closed_at(id).is_some() => {
-                self.unsettled.remove(&id);
-                return self.fail_intents(tx, id, &CommandError::GroupClosed);
-            }
-            GroupStatus::Halted(fault)
-                if fault.confirmed && self.roster.closed_at(id).is_some() =>
+            GroupStatus::Halted(Fault {
+                confirmed: true, ..
+            })
+            | GroupStatus::Stopped(_)
+                if self.roster.closed_at(id).is_some() =>
             {
                 self.unsettled.remove(&id);
                 return self.fail_intents(tx, id, &CommandError::GroupClosed);
@@ -204,7 +203,8 @@ impl State {
         };
         let window =
             if open().any(|o| is_older(o, head) || is_held(o)) || self.stale_block().is_some() {
-                // What the relay has not taken yet goes first (REQ-322). And `s` never falls per leaf: what is undecided could still enter the log after what is made now.
+                // What the relay has not taken yet goes first (REQ-322). And `s` never falls per leaf: what is undecided
+                // could still enter the log after what is made now.
                 0
             } else {
                 WINDOW.saturating_sub(work.open)
@@ -486,8 +486,7 @@ impl State {
             return Ok(());
         };
         let row = rows::load::<GroupRow>(tx, GROUPS, &group.0)?;
-        let is_kept = matches!(refusal, Refusal::Storage | Refusal::RateLimited { .. });
-        if !is_kept && row.is_some_and(|row| outbox.is_left_from(row.epoch)) {
+        if !is_busy(&refusal) && row.is_some_and(|row| outbox.is_left_from(row.epoch)) {
             // Not in the log, and its epoch is over.
             return self.drop_outbox(tx, group, number, &outbox);
         }

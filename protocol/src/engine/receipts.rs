@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use super::link::Asked;
+use super::link::{Asked, is_busy};
 use super::outbound::Work;
 use super::rows::{self, FoundRow, ORDER_SETS, ORDERS, OrderRow};
 use super::state::State;
@@ -221,8 +221,5 @@ impl State {
 
 /// Whether the relay may answer otherwise later: the epoch has just changed, or it has no room.
 pub(super) fn is_passing(refusal: &Refusal) -> bool {
-    matches!(
-        refusal,
-        Refusal::AccessDenied | Refusal::Storage | Refusal::RateLimited { .. }
-    )
+    matches!(refusal, Refusal::AccessDenied) || is_busy(refusal)
 }

@@ -323,15 +323,11 @@ impl Turn<'_> {
     /// Takes from the caller's buckets what a question costs, before anything is done for it (REQ-320).
     pub(super) fn charge(&mut self, caller: &Caller, request: &Request) -> Result<(), Failure> {
         let (what, count) = price(request);
-        let Err(wait_ms) = self.rates.meter.take(caller, what, count) else {
-            return Ok(());
+        let submission = match request {
+            Request::Submit(submission) => Some(submission),
+            _ => None,
         };
-        if let Request::Submit(submission) = request
-            && self.is_demanded(caller, submission)?
-        {
-            return Ok(());
-        }
-        Err(self.rates.meter.refuse(caller, what, wait_ms).into())
+        self.take(caller, what, count, submission)
     }
 
     /// Takes from a group's bucket what a record costs that is about to be appended: nobody else can use it up (REQ-320).
@@ -341,11 +337,22 @@ impl Turn<'_> {
         submission: &Submission,
     ) -> Result<(), Failure> {
         let what = What::RecordsTo(submission.group);
-        let count = records(submission);
+        self.take(caller, what, records(submission), Some(submission))
+    }
+
+    fn take(
+        &mut self,
+        caller: &Caller,
+        what: What,
+        count: u32,
+        submission: Option<&Submission>,
+    ) -> Result<(), Failure> {
         let Err(wait_ms) = self.rates.meter.take(caller, what, count) else {
             return Ok(());
         };
-        if self.is_demanded(caller, submission)? {
+        if let Some(submission) = submission
+            && self.is_demanded(caller, submission)?
+        {
             return Ok(());
         }
         Err(self.rates.meter.refuse(caller, what, wait_ms).into())
